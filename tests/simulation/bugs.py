@@ -1,7 +1,7 @@
 """Bugs: mistakes that are easy to make, each put back into the real code by replacing one function.
 
 The simulation must catch each of them: this shows that its invariants can fail, and that its world makes them fail. `python -m
-tests.simulation --bug NAME --seeds 200` names the seeds that catch a bug.
+tests.simulation --bug NAME --seeds 200` names the seeds that catch a bug. A bug that few seeds catch has a directed scenario.
 
 Law: a bug changes one decision. Whatever breaks in a run with a bug must break by an invariant, and not by the replacement.
 """
@@ -29,7 +29,9 @@ from services.delivery.worker.log_follower import LogFollower
 from services.delivery.worker.retention_loop import RetentionLoop
 from services.eventlog.record import SlotProgress
 from services.runtime.clock import unix_ms
+from tests.simulation.bug_scenarios import sink_changed_while_no_worker_runs
 from tests.simulation.key_bugs import KEY_BUGS
+from tests.simulation.playing import Scenario
 from tests.simulation.range_bugs import RANGE_BUGS, Replace
 from tests.simulation.start_bugs import START_BUGS
 
@@ -38,10 +40,13 @@ _LONGER_S = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """A bug and the seed that is known to catch it; a change of delivery may make another seed the first one."""
+    """A bug and what is known to catch it: a seed, or a directed scenario if seeds rarely meet the bug.
+
+    A change of delivery may make another seed the first one.
+    """
 
     put_back: Callable[[Replace], None]
-    seed: int
+    caught_by: int | Scenario
 
 
 def cursor_moved_before_rows(patch: Replace) -> None:
@@ -186,27 +191,26 @@ def former_sink_binds_after_a_restart(patch: Replace) -> None:
     patch(LaneRefill, "_forget_former_sinks", forget_nothing)
 
 
-BUGS: dict[str, Bug] = {
-    put_back.__name__: Bug(put_back, seed)
-    for put_back, seed in (
-        (cursor_moved_before_rows, 1),
-        (record_first_skipped, 3),
-        (retry_before_it_is_due, 1),
-        (pause_of_the_sink_ignored, 3),
-        (left_during_a_read_forgotten, 27),
-        (held_delivery_handed_out_twice, 1),
-        (rows_stay_after_a_deletion, 10),
-        (let_go_delivery_lost, 29),
-        (read_lease_longer, 19),
-        (expiry_by_the_wall_clock, 17),
-        (identity_without_the_subscription, 1),
-        (freeze_not_noticed, 6),
-        (barrier_not_waited_for, 2),
-        (released_without_a_copy, 4),
-        (finished_rows_rewritten, 1),
-        (former_sink_binds_after_a_restart, 237),
-        *RANGE_BUGS.items(),
-        *START_BUGS.items(),
-        *KEY_BUGS.items(),
-    )
+_CAUGHT_BY: dict[Callable[[Replace], None], int | Scenario] = {
+    cursor_moved_before_rows: 1,
+    record_first_skipped: 3,
+    retry_before_it_is_due: 1,
+    pause_of_the_sink_ignored: 3,
+    left_during_a_read_forgotten: 27,
+    held_delivery_handed_out_twice: 1,
+    rows_stay_after_a_deletion: 10,
+    let_go_delivery_lost: 29,
+    read_lease_longer: 19,
+    expiry_by_the_wall_clock: 17,
+    identity_without_the_subscription: 1,
+    freeze_not_noticed: 6,
+    barrier_not_waited_for: 2,
+    released_without_a_copy: 4,
+    finished_rows_rewritten: 1,
+    former_sink_binds_after_a_restart: sink_changed_while_no_worker_runs,
+    **RANGE_BUGS,
+    **START_BUGS,
+    **KEY_BUGS,
 }
+
+BUGS = {put_back.__name__: Bug(put_back, caught_by) for put_back, caught_by in _CAUGHT_BY.items()}

@@ -43,10 +43,12 @@ async def check_rest(world: World, after_s: float = 60.0, watch_s: float = 180.0
     """Check that an idle worker holds no deliveries after a while, and then leaves the ledger alone for `watch_s`."""
     await asyncio.sleep(after_s)
     dispatcher, jobs_before = world.at_work().worker.dispatcher, world.loop.jobs_done
-    assert (dispatcher.attempts.in_flight, dispatcher.lanes.held_bytes, dispatcher.lanes.unrecorded_sent) == (0, 0, 0)
+    held = (dispatcher.attempts.in_flight, dispatcher.lanes.held_bytes, dispatcher.lanes.unrecorded_sent)
+    assert held == (0, 0, 0), f"attempts in flight, bytes held, and attempts not recorded of an idle worker: {held}"
     for lane in dispatcher.lanes:
         assert not lane.queue, f"{lane.subscription_id} has a queue and no delivery"
-        assert (len(lane.held), lane.in_flight, lane.unflushed_spills) == (0, 0, 0)
+        kept = (len(lane.held), lane.in_flight, lane.unflushed_spills)
+        assert kept == (0, 0, 0), f"deliveries held, in flight and unflushed of the idle lane of {lane.subscription_id}: {kept}"
         assert lane.subscription_id in world.registry.wishes, f"the lane of {lane.subscription_id} outlives it"
         if lane.sink_health is not None and not lane.sink_health.permits(world.loop.time()):
             continue  # the lane looks for waiting rows when it may send again
@@ -61,7 +63,8 @@ async def check_rest(world: World, after_s: float = 60.0, watch_s: float = 180.0
 def _check_notices(world: World) -> None:
     """Check that each exhausted delivery was told, and no other: a notice is written with what it tells of."""
     exhausted = sorted(id_text("dlv", key) for key, state in world.states().items() if state is State.EXHAUSTED)
-    assert world.notices.exhausted() == exhausted
+    told = world.notices.exhausted()
+    assert told == exhausted, f"told as exhausted: {told}, and {exhausted} are"
 
 
 def _check_reason(event_id: str, row: EndedRow, versions: list[Version]) -> None:

@@ -59,6 +59,11 @@ class MemoryEventLog:
         self.retention_s = 7 * 86400.0
         self._grown = asyncio.Event()
 
+    @property
+    def lowest_released(self) -> int:
+        """The position up to which no reader needs a record any more."""
+        return min(self.released.values())
+
     def append(self, event: NewEvent, *, accepted_ms: int) -> Record:
         """Append an event."""
         self.head += 1
@@ -72,11 +77,10 @@ class MemoryEventLog:
 
     def trim(self, before_ms: int | None = None) -> int:
         """Drop every released record that was accepted before a time, if one is given; return how many were dropped."""
-        released = min(self.released.values())
         dropped = [
             position
             for position, record in self.records.items()
-            if position <= released and (before_ms is None or record.accepted_ms < before_ms)
+            if position <= self.lowest_released and (before_ms is None or record.accepted_ms < before_ms)
         ]
         for position in dropped:
             del self.records[position]
@@ -195,7 +199,7 @@ class MemoryEventLog:
         self._routed |= dict.fromkeys(slots or range(SLOTS), routed[0])
         places = set(self._routed.values())
         if len(self._routed) < SLOTS:
-            places.add(ShardPosition(SHARD, min(self.released.values())))
+            places.add(ShardPosition(SHARD, self.lowest_released))
         unrouted = [record for record in self.records.values() if any(self._follows(record, place) for place in places)]
         oldest = min(unrouted, key=lambda record: record.position, default=None)
         return Lag(0, None) if oldest is None else Lag(self.head - oldest.position + 1, oldest.accepted_ms)

@@ -115,10 +115,14 @@ def check_phases(lanes: LaneTable) -> None:
         assert (phases[Phase.QUEUED], phases[Phase.IN_FLIGHT]) == (len(waiting), lane.in_flight), f"{lane.subscription_id}: {phases}"
         assert phases[Phase.RELEASED] == 0, f"{lane.subscription_id} holds a released delivery"
         assert phases[Phase.SPILLED] <= lane.unflushed_spills, f"{lane.subscription_id}: {phases}"
-        assert all(delivery.chunk is None or delivery in delivery.chunk.deliveries for delivery in held)
+        lost = [delivery for delivery in held if delivery.chunk is not None and delivery not in delivery.chunk.deliveries]
+        assert not lost, f"{lane.subscription_id} holds deliveries that their chunk has lost: {lost}"
         for chunk in {id(delivery.chunk): delivery.chunk for delivery in held if delivery.chunk is not None}.values():
             gone = SETTLED | {Phase.RELEASED}  # released: it is let go
             assert chunk.unsettled == sum(delivery.phase not in gone for delivery in chunk.deliveries), chunk
         unrecorded_sent += sum(delivery.sent_at is not None for delivery in held)
         held_bytes += sum(delivery.size_bytes for delivery in held)
-    assert (lanes.unrecorded_sent, lanes.held_bytes) == (unrecorded_sent, held_bytes)
+    counted = (lanes.unrecorded_sent, lanes.held_bytes)
+    assert counted == (unrecorded_sent, held_bytes), (
+        f"attempts not recorded and bytes held are {(unrecorded_sent, held_bytes)}, not {counted}"
+    )

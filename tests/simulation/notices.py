@@ -18,7 +18,7 @@ class PublishedNotices:
     def exhausted(self) -> list[str]:
         """Return the ids of the deliveries that were told as exhausted, sorted; the bound of the outbox is not reached here."""
         told = [json.loads(each.data) for each in self.by_id.values() if each.type == EXHAUSTED]
-        assert not any("suppressed" in each for each in told)
+        assert not any("suppressed" in each for each in told), "a notice says that others were suppressed"
         return sorted(each["delivery_id"] for each in told)
 
     async def publish(self, notices: Sequence[Notice], source: str) -> list[Refusal | None]:

@@ -17,12 +17,14 @@ from tests.simulation.end_checks import check_end, check_rest
 from tests.simulation.faults import HAPPENINGS, WITH_PAUSED_CONSUMERS, Happening
 from tests.simulation.flush_kills import FlushKills, Kills, seeded_kills
 from tests.simulation.ledger_template import TemplateStore
-from tests.simulation.playing import play_scenario
+from tests.simulation.playing import Scenario, play_scenario
 from tests.simulation.range_invariants import RangeInvariants
 from tests.simulation.tiny_settings import seeded_settings
 from tests.simulation.world import World
 
 _STEPS, _LONG_STEPS, _LONG_EVERY = 30, 120, 50
+# Any seed serves that is not a long one.
+_DIRECTED_SEED = 1
 # In one of so many runs consumers are paused, too.
 _PAUSED_CONSUMERS_EVERY = 8
 _DRAINED_WITHIN_S = 900.0
@@ -45,9 +47,18 @@ class Played:
 
 def play_seed(seed: int, kills: Kills | None = None) -> Played:
     """Play one seed; `kills` replace the kills that the seed itself chooses."""
+    return _play(seed, kills)
+
+
+def play_directed(scenario: Scenario) -> Played:
+    """Play a scenario instead of what a seed chooses, with the checks of a seeded run; the worker is killed only by the scenario."""
+    return _play(_DIRECTED_SEED, {}, scenario)
+
+
+def _play(seed: int, kills: Kills | None, directed: Scenario | None = None) -> Played:
     with tempfile.TemporaryDirectory(prefix="hooktide-simulation-", dir=_MEMORY if _MEMORY.is_dir() else None) as directory:
         store = TemplateStore(Path(directory) / "delivery.db")
-        run = _Run(seed, kills, store)
+        run = _Run(seed, kills, store, directed)
         try:
             play_scenario(run.scenario, seed, seeded_settings(seed), store)
             failure = ""
@@ -57,10 +68,11 @@ def play_seed(seed: int, kills: Kills | None = None) -> Played:
 
 
 class _Run:
-    """The scenario of one seed."""
+    """The scenario of one seed, or a directed one."""
 
-    def __init__(self, seed: int, kills: Kills | None, store: TemplateStore) -> None:
+    def __init__(self, seed: int, kills: Kills | None, store: TemplateStore, directed: Scenario | None) -> None:
         self._seed = seed
+        self._directed = directed
         self._store = store
         self._kills = FlushKills(seeded_kills(random.Random(seed)) if kills is None else kills)
         self._is_long = seed % _LONG_EVERY == 0
@@ -83,6 +95,14 @@ class _Run:
         invariants = RangeInvariants(world, self._store)
         self._kills.watch(world.loop)
         self._kills.after_commit, world.after_trim = invariants.after_commit, invariants.after_trim
+        await (self._directed or self._seeded)(world)
+        await world.heal()
+        await world.settle(within_s=_DRAINED_WITHIN_S)
+        check_end(world)
+        await (check_rest(world) if self._is_long else check_rest(world, 10.0, 0.0))
+
+    async def _seeded(self, world: World) -> None:
+        """Let everything happen that the seed chooses."""
         world.clock.busy_share = world.chance.choice((0.0, 1.0))
         world.endpoints.at_once = world.chance.choice((1, 3, 1000))
         world.routed_min = world.chance.choice((2, 3))
@@ -93,10 +113,6 @@ class _Run:
         await world.start()
         for _ in range(_LONG_STEPS if self._is_long else _STEPS):
             await _step(world, self._happenings)
-        await world.heal()
-        await world.settle(within_s=_DRAINED_WITHIN_S)
-        check_end(world)
-        await (check_rest(world) if self._is_long else check_rest(world, 10.0, 0.0))
 
     def played(self, failure: str) -> Played:
         """Return the result."""

@@ -1,8 +1,12 @@
 """Start bugs: mistakes in past starts that are easy to make, each put back into the real code; see `bugs.py`."""
 
+from collections.abc import Callable
+
 from services.delivery.ledger.rows import JobRow
 from services.delivery.worker.past_starts import PastStarts
+from tests.simulation.bug_scenarios import release_before_a_start_is_written, start_after_a_release
 from tests.simulation.event_log import MemoryEventLog
+from tests.simulation.playing import Scenario
 from tests.simulation.range_bugs import Replace
 
 
@@ -41,10 +45,10 @@ def release_not_taken_back(patch: Replace) -> None:
     patch(MemoryEventLog, "rewind", rewind)
 
 
-START_BUGS = {
+START_BUGS: dict[Callable[[Replace], None], int | Scenario] = {
     start_not_written_with_its_range: 2,
     routed_before_its_start_is_over: 3,
-    released_before_its_start_is_written: 158,
-    release_not_taken_back: 250,
+    released_before_its_start_is_written: release_before_a_start_is_written,
+    release_not_taken_back: start_after_a_release,
 }
-"""Each bug, and a seed that is known to catch it."""
+"""Each bug, and what is known to catch it: a seed or a directed scenario."""

@@ -283,7 +283,8 @@ class World:
         async def tell() -> None:
             await self.registry.told(revision)
             version.told_at = self.loop.time()
-            assert version.told_at - max(version.since, self.registry.restarted_at) < _TOLD_WITHIN_S
+            told_after_s = version.told_at - max(version.since, self.registry.restarted_at)
+            assert told_after_s < _TOLD_WITHIN_S, f"the caller who changed {subscription_id} had to wait for {told_after_s:.3f} s"
 
         self.telling.append(self.loop.create_task(tell()))
 
@@ -391,8 +392,9 @@ class World:
         running = self.at_work()
         assert not self.endpoints.violations, self.endpoints.violations[:3]
         settings, transport = self.settings, running.transport
-        assert transport.under_way <= settings.delivery_in_flight_max
-        assert max(transport.under_way_of.values(), default=0) <= settings.delivery_lane_in_flight_max
+        assert transport.under_way <= settings.delivery_in_flight_max, f"{transport.under_way} requests are under way"
+        of_lane = max(transport.under_way_of.values(), default=0)
+        assert of_lane <= settings.delivery_lane_in_flight_max, f"{of_lane} requests of one lane are under way"
         check_phases(running.worker.dispatcher.lanes)
         [recorded] = map(recorded_position, self.store.cursor().shards)
         for each in self.published:
