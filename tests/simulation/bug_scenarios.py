@@ -4,10 +4,11 @@ Law: without the bug, every invariant holds in its scenario.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from services.delivery.worker.past_starts import RUNNING
 from tests.simulation.endpoints import Mode
-from tests.simulation.registry import PAUSED, Wish
+from tests.simulation.registry import ACTIVE, PAUSED, Wish
 from tests.simulation.tiny_settings import DELAYS_S
 from tests.simulation.world import CONSUMERS, World
 
@@ -57,8 +58,42 @@ async def sink_changed_while_no_worker_runs(world: World) -> None:
     world.publish(1, "order.paid")
     await _until(world, lambda: any(row.attempt_count == len(DELAYS_S) for row in world.open_rows()))
     await world.stop(crash=False)
-    world.change(Wish(_EARLY.id, _EARLY.consumer_id, sink="https://consumer.example/hooks/other"))
+    world.change(replace(_EARLY, sink="https://consumer.example/hooks/other"))
     await world.start()
+
+
+async def deletion_during_a_page(world: World) -> None:
+    """A subscription is deleted while a page of what it owes is read."""
+    await _all_released(world)
+    page_s = world.log.page_s = 5.0
+    world.change(replace(_LATE, state=ACTIVE))
+    await _until(world, lambda: _is_started(world))
+    await world.passes(0.4 * page_s)
+    if any(_LATE.id == key[1] for key in world.endpoints.sent):
+        raise _NotMetError
+    world.delete(_LATE.id)
+    # The page comes.
+    await world.passes(2 * page_s)
+    world.check()
+    world.log.page_s = 0.0
+
+
+async def pause_before_a_flush(world: World) -> None:
+    """A subscription is paused while events wait in its queue, and the flush of their chunk is not over."""
+    world.change(_EARLY)
+    await world.start()
+    await world.ready()
+    # No queue empties before the pause.
+    world.endpoints.modes[_EARLY.id] = Mode.SILENT
+    world.loop.slow_jobs["flush"] = (3.0, 0.001)
+    world.publish(40, "order.paid")
+    await world.passes(1.0)
+    if not any(lane.queue for lane in world.at_work().worker.dispatcher.lanes):
+        raise _NotMetError
+    world.change(replace(_EARLY, state=PAUSED))
+    await world.passes(20.0)
+    world.check()
+    world.loop.slow_jobs.clear()
 
 
 async def _all_released(world: World) -> None:

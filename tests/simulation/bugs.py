@@ -29,7 +29,7 @@ from services.delivery.worker.log_follower import LogFollower
 from services.delivery.worker.retention_loop import RetentionLoop
 from services.eventlog.record import SlotProgress
 from services.runtime.clock import unix_ms
-from tests.simulation.bug_scenarios import sink_changed_while_no_worker_runs
+from tests.simulation.bug_scenarios import pause_before_a_flush, sink_changed_while_no_worker_runs
 from tests.simulation.key_bugs import KEY_BUGS
 from tests.simulation.playing import Scenario
 from tests.simulation.range_bugs import RANGE_BUGS, Replace
@@ -196,10 +196,10 @@ _CAUGHT_BY: dict[Callable[[Replace], None], int | Scenario] = {
     record_first_skipped: 3,
     retry_before_it_is_due: 1,
     pause_of_the_sink_ignored: 3,
-    left_during_a_read_forgotten: 27,
+    left_during_a_read_forgotten: 5,
     held_delivery_handed_out_twice: 1,
     rows_stay_after_a_deletion: 10,
-    let_go_delivery_lost: 29,
+    let_go_delivery_lost: pause_before_a_flush,
     read_lease_longer: 19,
     expiry_by_the_wall_clock: 17,
     identity_without_the_subscription: 1,

@@ -15,6 +15,8 @@ from services.delivery.worker import lane_modes, range_reader, recorder, worker
 from services.delivery.worker.lane_modes import LaneModes
 from services.delivery.worker.range_reader import RangeReader
 from services.delivery.worker.recorder import Recorder
+from tests.simulation.bug_scenarios import deletion_during_a_page
+from tests.simulation.playing import Scenario
 
 Replace = Callable[[Any, str, Any], None]
 """Replaces an attribute of an object, as `setattr` does, or `pytest.MonkeyPatch.setattr` until its test ends."""
@@ -137,10 +139,10 @@ def range_sent_before_it_is_recorded(patch: Replace) -> None:
     patch(worker, "LaneModes", Forgetful)
 
 
-RANGE_BUGS = {
+RANGE_BUGS: dict[Callable[[Replace], None], int | Scenario] = {
     range_opened_before_its_chunk: 10,
     range_opened_after_its_chunk: 1,
-    stale_page_handed_out: 46,
+    stale_page_handed_out: deletion_during_a_page,
     overlap_at_joining: 2,
     gap_at_joining: 7,
     end_of_a_range_not_written: 10,
@@ -149,4 +151,4 @@ RANGE_BUGS = {
     range_read_beyond_what_is_recorded: 14,
     range_sent_before_it_is_recorded: 1,
 }
-"""Each bug, and a seed that is known to catch it."""
+"""Each bug, and what is known to catch it: a seed or a directed scenario."""

@@ -19,7 +19,7 @@ from tests.simulation.flush_kills import FlushKills, Kills, seeded_kills
 from tests.simulation.ledger_template import TemplateStore
 from tests.simulation.playing import Scenario, play_scenario
 from tests.simulation.range_invariants import RangeInvariants
-from tests.simulation.tiny_settings import seeded_settings
+from tests.simulation.tiny_settings import directed_settings, seeded_settings
 from tests.simulation.world import World
 
 _STEPS, _LONG_STEPS, _LONG_EVERY = 30, 120, 50
@@ -60,7 +60,8 @@ def _play(seed: int, kills: Kills | None, directed: Scenario | None = None) -> P
         store = TemplateStore(Path(directory) / "delivery.db")
         run = _Run(seed, kills, store, directed)
         try:
-            play_scenario(run.scenario, seed, seeded_settings(seed), store)
+            settings = seeded_settings(seed) if directed is None else directed_settings()
+            play_scenario(run.scenario, seed, settings, store)
             failure = ""
         except Exception:  # noqa: BLE001 - whatever breaks in a run is the run's result
             failure = run.failure or traceback.format_exc()

@@ -32,6 +32,11 @@ def seeded_settings(seed: int) -> DeliverySettings:
     return _read(chance.choice((4, 8, 64)), chance.choice((1, 3, 16)), chance.choice((1, 3, 5, 40)))
 
 
+def directed_settings() -> DeliverySettings:
+    """Return the settings of a directed run: a lane has one request under way and may queue a few deliveries."""
+    return _read(8, 1, 5)
+
+
 @functools.cache
 def _read(in_flight: int, lane_in_flight: int, lane_pending: int) -> DeliverySettings:
     # To read settings takes a tenth of a short run.
