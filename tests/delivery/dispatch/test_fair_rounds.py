@@ -107,18 +107,21 @@ class Model:
                 assert lane.in_flight >= free - lane.consumer.in_flight, f"{lane.subscription_id} waits, and {free} places are free"
 
 
-def test_a_consumer_alone_gets_half_of_the_places_and_so_does_its_only_lane() -> None:
-    """With a second lane, a lane that has much to do gets a third."""
+def test_a_consumer_alone_gets_half_of_the_places_and_its_only_lane_nearly_as_many() -> None:
+    """With a second lane, a lane that has much to do gets a third. The second lane need not wait for the first one's attempts."""
     model, consumer = Model(places=120), Consumer("a")
     first = model.add(consumer, 1.0)
     model.run(1.5)
-    assert first.lane.in_flight == consumer.in_flight == 60
-    second = model.add(consumer, 1.0, limit=0)
-    model.run(3.0)
+    assert first.lane.in_flight == consumer.in_flight == 57
+    second = model.add(consumer, 1.0, limit=2)
+    model.run(1.51)
+    assert second.lane.in_flight == 2
+    second.limit = 0
+    model.run(5.0)
     assert (first.lane.in_flight, second.lane.in_flight) == (40, 0)
     for _ in range(30):
         model.add(consumer, 1.0)
-    model.run(5.0)
+    model.run(8.0)
     assert 58 <= consumer.in_flight <= 60
 
 
