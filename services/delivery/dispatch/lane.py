@@ -18,6 +18,7 @@ from services.delivery.dispatch.fair_rounds import Account, Consumer, Flow, Work
 from services.delivery.dispatch.key_order import KeyOrder
 from services.delivery.dispatch.sink_health import SinkHealth
 from services.delivery.dispatch.token_bucket import TokenBucket
+from services.delivery.dispatch.unproven_sinks import DISTANCE_FIRST_S
 from services.delivery.model import Delivery, OwedRange, Phase
 from services.delivery.request.request_settings import RequestSettings
 from services.runtime.logs import logger
@@ -102,10 +103,12 @@ class Lane:
     def unproven_pending_max(self, pending_max: int) -> int:
         """Return how many deliveries may wait in memory while the sink is unproven; `pending_max` is the bound of a proven one.
 
-        If the consumer has many lanes, each whose sink was never tried holds one. Thousands of sinks that prove dead would hold much in
-        memory otherwise, and others would wait until all of it is given up again.
+        If the consumer has many lanes and its unproven sinks fail, each whose sink was never tried holds one. Thousands of sinks that prove
+        dead would hold much in memory otherwise, and others would wait until all of it is given up again.
         """
-        return pending_max if self.failures or len(self.consumer.lanes) <= _FEW_LANES else 1
+        consumer = self.consumer
+        is_suspect = consumer.unproven.distance_s > DISTANCE_FIRST_S and len(consumer.lanes) > _FEW_LANES and not self.failures
+        return 1 if is_suspect else pending_max
 
     def held_ids(self) -> set[bytes]:
         """Return the ids of the deliveries held in memory."""
