@@ -1,9 +1,8 @@
 """Neighbours: what one consumer notices of another one's traffic and of its slow or dead sinks.
 
-For each kind of trouble a system of its own is measured: first without the trouble, then with it, each several times. If the neighbour's
-subscriptions are made between the two, its events are emitted both times. The measured consumer gets events at a steady rate all the time,
-about 1 000 of them. Trouble that comes in a burst comes while they are sent, so the p99 of all of them is judged with its onset; the p99 of
-the first second and of the time after it are reported besides.
+For each kind of trouble a system of its own is measured: first without the trouble, then with it, each several times. The measured
+consumer gets events at a steady rate all the time, about 1 000 of them. Trouble that comes in a burst comes while they are sent, so the
+p99 of all of them is judged with its onset; the p99 of the first second and of the time after it are reported besides.
 """
 
 import asyncio
@@ -128,9 +127,7 @@ async def _measured(name: str, trouble: Trouble, extent: Extent, steps: Steps) -
             steps.step("making the neighbour's subscriptions")
             await trouble.prepare(place)
         await at_once(flow, flow.warm, f"{name}-warm-")
-        # Without the neighbour's subscriptions its events are emitted all the same, where that is possible: they are the emitters' doing.
-        alone = _nothing if trouble.is_prepared_first else trouble.during
-        without = [await _one(place, flow, trouble, steps, f"without, round {number + 1}", alone) for number in range(rounds)]
+        without = [await _one(place, flow, trouble, steps, f"without, round {number + 1}", _nothing) for number in range(rounds)]
         if not trouble.is_prepared_first:
             steps.step("making the neighbour's subscriptions")
             await trouble.prepare(place)

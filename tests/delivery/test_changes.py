@@ -34,8 +34,7 @@ def test_what_waits_is_cancelled(play: Play, bound: str, by_deletion: bool) -> N
     """The deliveries wait in memory, wait in the ledger, are under way, or are due for a later retry."""
 
     async def scenario(world: World) -> None:
-        # Of another consumer, since the attempts under way take all places of their own consumer.
-        await started(world, ALPHA, replace(BETA, consumer_id=CONSUMERS[1]))
+        await started(world, ALPHA, BETA)
         world.endpoints.modes[ALPHA.id] = Mode.FAILING
         retried = world.publish(5, "alpha")
         await asyncio.sleep(0.2)

@@ -11,7 +11,7 @@ Law 1: pure; time (seconds of a monotonic clock) arrives as an argument.
 Law 2: a consumer may start an attempt while it has fewer under way than there are free places, and a lane while it has fewer under way than
 its consumer may still start. So a consumer alone gets half of all places, and each of n consumers gets one of n + 1 parts. There are always
 places for a consumer that comes next; it need not wait until a slow endpoint has answered. The only lane of a consumer may have eight
-times as many as its consumer may still start: a few places stay free for that consumer's other lanes.
+times as many as its consumer may still start, and leaves a place for that consumer's next lane.
 Law 3: attempts that are not recorded have their own bound, with a reserve. Into the reserve goes only a consumer that has fewer of them
 than there is room for, so a consumer whose many attempts wait for a flush keeps no other consumer waiting.
 Law 4: each class of work has a share of its consumer's attempts under way while it wants them. What it does not use is lent to the others.
@@ -48,6 +48,8 @@ SHARES: Final = (50, 20, 20, 10)
 _CREDIT_MAX_S, _DEBT_MAX_S = 1.0, 60.0
 _DEBTOR_EVERY = 8
 _ONLY_LANE_PARTS = 8
+# A start takes a free place and adds to what the consumer has under way.
+_TAKEN_BY_A_START = 2
 UNRECORDED_RESERVE: Final = 200
 """How many of the attempts that may be unrecorded are for consumers that have few of them."""
 # To add what a member has earned costs more than its turn.
@@ -150,7 +152,7 @@ class Flow:
             consumer.waiting -= 1
             if lane.in_flight < room:
                 return lane
-            needed = lane.in_flight if len(consumer.lanes) > 1 else lane.in_flight // _ONLY_LANE_PARTS
+            needed = lane.in_flight if len(consumer.lanes) > 1 else max(_TAKEN_BY_A_START, lane.in_flight // _ONLY_LANE_PARTS)
             if needed < room:
                 return lane
             self.held_back.append(lane)
