@@ -162,7 +162,8 @@ def judge_arrivals(course: Course) -> tuple[int, list[str]]:
         witness = subscribed.witness
         cuts = [cut for cut in course.cuts if witness.name in cut.endpoints]
         for event_id, attempts in witness.seen.items():
-            for before, after in itertools.pairwise(attempts):
+            # The answer to an attempt of a killed process may come after the next process's attempt.
+            for before, after in itertools.pairwise(sorted(attempts, key=lambda each: each.began_at)):
                 excused = _within(ends, before.began_at - _SLACK_S, after.began_at + _SLACK_S) or any(
                     cut.start - _SLACK_S < before.at < cut.end + _SLACK_S for cut in cuts
                 )
