@@ -16,7 +16,7 @@ from services.delivery.ledger.sqlite.ledger_files import ledger_file, numbers_th
 from services.runtime import failpoints
 from services.runtime.database import sole_owner
 from services.runtime.service_process import StartError
-from tests.delivery.ledger.cut_ledgers import changing, fill, finish_in, groups_of, held, jump_clock, slots_with_rows, stand_at
+from tests.delivery.ledger.cut_ledgers import LOG_ID, changing, fill, finish_in, groups_of, held, jump_clock, slots_with_rows, stand_at
 from tests.delivery.ledger.deliveries import DAY_MS, NOW_MS
 from tests.simulation.cut_store import make_if_missing
 
@@ -169,6 +169,25 @@ def test_a_killed_process_leaves_what_the_next_start_finishes(database: Path, po
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     ensure_cut(database, 2)
     check(database, 2, before)
+
+
+def test_a_former_file_that_gets_a_worker_again_follows_the_log_of_the_others_and_keeps_no_old_copies(database: Path) -> None:
+    """Meanwhile a repair may have let the others follow another log, in which other events have the positions of the old copies."""
+    ensure_cut(database, 2)
+    former = ledger_file(database, 1)
+    finish_in(former, 70)
+    with changing(former) as connection:
+        connection.execute("INSERT INTO payloads VALUES (0, 17, x'00')")
+    ensure_cut(database, 1)
+    with changing(former) as connection:
+        assert connection.execute("SELECT count(*) FROM payloads").fetchone() == (0,)
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('log_id', 'a former log')")
+    before = held(database)
+    for _ in range(2):
+        ensure_cut(database, 2)
+        check(database, 2, before)
+    with changing(former) as connection:
+        assert connection.execute("SELECT value FROM meta WHERE name = 'log_id'").fetchone() == (LOG_ID,)
 
 
 @pytest.mark.parametrize("workers", [0, 17])

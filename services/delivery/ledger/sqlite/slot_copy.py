@@ -26,11 +26,16 @@ _IN_SLOTS = "substr(subscription_id, -2) BETWEEN printf('%02x', :first) AND prin
 
 
 def delete_slots(connection: sqlite3.Connection, owned: range) -> None:
-    """Delete everything of the slots that are not `owned`, besides finished deliveries and copies of events."""
+    """Delete everything of the slots that are not `owned`, besides finished deliveries and copies of events.
+
+    Without any slots, the copies go as well, and all that the file knows of its log and its clock: a worker that gets the file later must
+    not take old events for those that another log has at their positions.
+    """
     bounds = {"first": owned.start, "last": owned.stop - 1}
     if not owned:
-        for table in ("open", *_BY_SUBSCRIPTION, "slots"):
+        for table in ("open", *_BY_SUBSCRIPTION, "slots", "payloads", "set_aside"):
             connection.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
+        connection.executemany("DELETE FROM meta WHERE name = ?", [(name,) for name in (LOG_ID, CLOCK_JUMPED, WRITTEN, ROUTING_NOTE)])
     else:
         connection.execute("DELETE FROM open WHERE slot NOT BETWEEN :first AND :last", bounds)
         for table in _BY_SUBSCRIPTION:
