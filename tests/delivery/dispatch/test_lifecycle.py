@@ -98,6 +98,15 @@ def test_every_transition_in_every_phase(phase: Phase, step: Transition, *, reco
     assert delivery.state == END.get(step, before[sorted(FIELDS).index("state")])
 
 
+def test_only_a_retry_is_brought_forward_and_never_put_off() -> None:
+    waiting = delivery_in(Phase.RETRYING, recorded=True)
+    for due_ms, expected_ms in ((DUE_MS + 1, DUE_MS), (NOW_MS, NOW_MS)):
+        lifecycle.bring_forward(waiting, due_ms)
+        assert waiting.due_ms == expected_ms
+    with pytest.raises(AssertionError, match="QUEUED"):
+        lifecycle.bring_forward(delivery_in(Phase.QUEUED, recorded=False), NOW_MS)
+
+
 def test_the_table_has_a_row_for_every_transition() -> None:
     assert set(TABLE) == set(STEPS) == set(Transition)
     assert {(phase, step): after for step, row in TABLE.items() for phase, after in row.items()} == AFTER

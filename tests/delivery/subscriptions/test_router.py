@@ -79,6 +79,30 @@ def test_what_is_removed_leaves_nothing_behind() -> None:
     assert not router._index  # noqa: SLF001 - what is asked for here shows nowhere else
 
 
+def test_what_is_passed_by_matches_nothing_until_it_returns_also_in_the_router_that_follows() -> None:
+    """It may be deleted, or not be known yet, meanwhile."""
+
+    def subscription(name: str) -> Subscription:
+        return Subscription(name, "con_1", "https://consumer.example", ("a",), "", SubscriptionStatus.ACTIVE, 1, RequestSettings())
+
+    def matched(router: Router) -> list[str]:
+        return [each.id for each in router.match("a", "/shop", "")]
+
+    former, router = Router([subscription("sub_1"), subscription("sub_2")]), Router([subscription("sub_1")])
+    for name in ("sub_1", "sub_3"):
+        former.pass_by(name)
+    router.follow(former)
+    assert (matched(former), matched(router)) == (["sub_2"], [])
+    for name in ("sub_2", "sub_3"):
+        router.put(subscription(name))
+    assert matched(router) == ["sub_2"]
+    router.return_to("sub_2")
+    router.remove("sub_3")
+    for name in ("sub_1", "sub_3"):
+        router.return_to(name)
+    assert (matched(router), router.passed_by) == (["sub_1", "sub_2"], set())
+
+
 def test_what_was_asked_for_lately_is_known_again_and_bounded() -> None:
     router = Router()
     subscription = Subscription("sub_1", "con_1", "https://consumer.example", (), "", SubscriptionStatus.ACTIVE, 1, RequestSettings())
