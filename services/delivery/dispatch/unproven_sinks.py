@@ -67,15 +67,17 @@ class UnprovenSinks:
         """Return after how many seconds an attempt may start."""
         return max(0.0, self.next_at - now)
 
-    @property
-    def wants_no_page(self) -> bool:
-        """Whether so many lanes are parked with an event that another one need not read any yet."""
-        return len(self.untried) + len(self.failed) >= _PARKED_ENOUGH
+    def wants_page(self, lane: "Lane") -> bool:
+        """Return whether a lane may read a page: few of its kind are parked with an event.
+
+        Lanes that have failed and lanes that were never tried are two kinds, since thousands of retries may wait at any time.
+        """
+        return len(self.failed if lane.failures else self.untried) < _PARKED_ENOUGH
 
     def take_read_turn(self, now: float) -> float:
         """Take the next turn for reading a page; return after how many seconds it comes. Pages keep the distance of attempts.
 
-        A turn comes within 10 s. By then the distance may have become longer or shorter: the caller looks at `wants_no_page` again.
+        A turn comes within 10 s. By then the distance may have become longer or shorter: the caller looks at `wants_page` again.
         """
         self.reads_at = min(max(now, self.reads_at), now + _READ_WAIT_MAX_S)
         wait_s = self.reads_at - now

@@ -102,7 +102,7 @@ class RangeReader:
         room = self._lanes.room_for_page(lane)
         if room <= 0:
             return 0.0
-        if not lane.is_proven and (not lane.has_read_turn or lane.consumer.unproven.wants_no_page):
+        if not lane.is_proven and (not lane.has_read_turn or not lane.consumer.unproven.wants_page(lane)):
             wait_s = lane.consumer.unproven.take_read_turn(asyncio.get_running_loop().time())
             if wait_s > 0:
                 lane.has_read_turn = True

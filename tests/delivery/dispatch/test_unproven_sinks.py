@@ -89,15 +89,17 @@ def test_a_turn_to_read_comes_within_ten_seconds_however_many_lanes_wait() -> No
     assert waits[-1] == 10.0
 
 
-def test_no_page_is_wanted_while_many_lanes_are_parked() -> None:
+@pytest.mark.parametrize("failures", [0, 1], ids=["never tried", "failed"])
+def test_no_page_is_wanted_while_many_lanes_of_the_kind_are_parked(failures: int) -> None:
     unproven = UnprovenSinks()
-    for number in range(63):
-        unproven.park(lane(str(number), failures=number % 2))
-    assert not unproven.wants_no_page
-    unproven.park(lane("another"))
-    assert unproven.wants_no_page
+    wants, other = lane("wants", failures), lane("other", 1 - failures)
+    for number in range(64):
+        assert unproven.wants_page(wants)
+        unproven.park(lane(str(number), failures))
+    assert not unproven.wants_page(wants)
+    assert unproven.wants_page(other)
     unproven.unpark()
-    assert not unproven.wants_no_page
+    assert unproven.wants_page(wants)
 
 
 def test_a_distance_that_failures_have_made_is_at_least_the_first_and_falls_to_none() -> None:
