@@ -12,7 +12,7 @@ from services.delivery import server
 from services.delivery.ledger.ledger_map import slots_of
 from services.delivery.ledger.sqlite.ledger import open_ledger
 from services.delivery.ledger.sqlite.ledger_cut import ensure_cut
-from services.delivery.ledger.sqlite.ledger_files import ledger_file
+from services.delivery.ledger.sqlite.ledger_files import owned_file
 from services.delivery.listings.delivery_listings import DeliveryListings
 from services.delivery.notices.notice_client import NoticeClient
 from services.delivery.server import DeliveryServer
@@ -84,7 +84,7 @@ async def running(
         if seat is None:
             await asyncio.to_thread(ensure_cut, path, 1)
         else:
-            path = ledger_file(path, seat.number)
+            path = await asyncio.to_thread(owned_file, path, seat.number, settings.delivery_workers)
         ledger = await stack.enter_async_context(open_ledger(path))
         transport = await stack.enter_async_context(open_transport(reloadable.derived(_egress_policy, EgressPolicy.replace), reloadable))
         registry = await stack.enter_async_context(open_channel(settings.subscription_target, tls=calls_tls))

@@ -132,7 +132,10 @@ def run(
         uvloop.run(_main(process, serve, until_stdin_closes=until_stdin_closes, reloads=reloads))
     except StartError as error:
         if seat is not None and ready_file is not None:
-            refusal_file(ready_file).write_text(str(error))
+            try:
+                refusal_file(ready_file).write_text(str(error))
+            except OSError:  # the directory is gone: the parent cannot read it, but people can
+                logger().error("worker.refused", why=str(error))
             return 2
         sys.stderr.write(f"hooktide {service}: {error}\n")
         return 2

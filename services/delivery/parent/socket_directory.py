@@ -25,8 +25,8 @@ _POLL_S = 0.1
 
 @contextlib.contextmanager
 def socket_directory(data_dir: Path) -> Iterator[Path]:
-    """Yield an empty directory: `run` in the data directory, or a temporary one if that path is too long for sockets."""
-    directory = data_dir.absolute() / "run"
+    """Yield an empty directory: `run/delivery` in the data directory, or a temporary one if that path is too long for sockets."""
+    directory = data_dir.absolute() / "run" / "delivery"
     is_temporary = len(os.fsencode(directory / _LONGEST_NAME)) > _PATH_BYTES_MAX
     try:
         if is_temporary:

@@ -23,9 +23,11 @@ _CANNOT_START = 2
 class WorkerProcess:
     """The process of one worker; `run` keeps it running."""
 
-    def __init__(self, seat: WorkerSeat, lock: int) -> None:
-        """Take the worker's seat, and the file by whose lock a later parent knows that this worker still runs."""
+    def __init__(self, seat: WorkerSeat, workers: int, lock: int) -> None:
+        """Take the seat, how many workers there are, and the file by whose lock a later parent knows that this worker still runs."""
         self.seat = seat
+        # The settings' file may name another number by the time the worker starts again, for the next start of all.
+        self._environ = {**os.environ, "HOOKTIDE_DELIVERY_WORKERS": str(workers)}
         self._lock = lock
         self._ready_file = seat.sockets / f"worker-{seat.number}.ready"
         self._child: Child | None = None
@@ -58,14 +60,15 @@ class WorkerProcess:
             began = time.monotonic()
             code = await self._run_once()
             restart_s = delay.after(time.monotonic() - began)
-            logger().warning("worker.ended", worker=self.seat.number, how=how_ended(code), restart_s=restart_s)
+            how = f"{how_ended(code)}: {self._refusal()}" if code == _CANNOT_START else how_ended(code)
+            logger().warning("worker.ended", worker=self.seat.number, how=how, restart_s=restart_s)
             await asyncio.sleep(restart_s)
 
     async def _run_once(self) -> int:
         """Run the worker to its end and return its exit code."""
         arguments = ["delivery", "--worker", str(self.seat.number), "--sockets", str(self.seat.sockets)]
         refusal_file(self._ready_file).unlink(missing_ok=True)
-        child = self._child = Child(arguments, environ=os.environ, ready_file=self._ready_file, inherited=(self._lock,))
+        child = self._child = Child(arguments, environ=self._environ, ready_file=self._ready_file, inherited=(self._lock,))
         try:
             if await child.ready():
                 self._is_ready.set()

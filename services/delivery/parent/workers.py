@@ -174,7 +174,7 @@ async def linked_workers(seats: Sequence[WorkerSeat], lock: int, service_token: 
         links = []
         for seat in seats:
             channel = await stack.enter_async_context(open_channel(worker_socket(seat)))
-            link = WorkerLink(WorkerProcess(seat, lock), len(seats), channel, service_token)
+            link = WorkerLink(WorkerProcess(seat, len(seats), lock), len(seats), channel, service_token)
             stack.push_async_callback(link.admin.close)
             links.append(link)
         yield Workers(links)

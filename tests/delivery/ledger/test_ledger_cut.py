@@ -12,7 +12,7 @@ import pytest
 from services.delivery.ledger.ledger_map import slots_of
 from services.delivery.ledger.sqlite import ledger_cut
 from services.delivery.ledger.sqlite.ledger_cut import ensure_cut
-from services.delivery.ledger.sqlite.ledger_files import ledger_file, numbers_there
+from services.delivery.ledger.sqlite.ledger_files import ledger_file, numbers_there, owned_file
 from services.runtime import failpoints
 from services.runtime.database import sole_owner
 from services.runtime.service_process import StartError
@@ -188,6 +188,18 @@ def test_a_former_file_that_gets_a_worker_again_follows_the_log_of_the_others_an
         check(database, 2, before)
     with changing(former) as connection:
         assert connection.execute("SELECT value FROM meta WHERE name = 'log_id'").fetchone() == (LOG_ID,)
+
+
+def test_a_worker_that_starts_again_alone_needs_the_ledger_that_it_had(database: Path, tmp_path: Path) -> None:
+    """With an empty ledger it would deliver again, or nothing at all; and the file of another number of workers has other slots."""
+    assert ensure_cut(database, 2) == [owned_file(database, number, 2) for number in range(2)]
+    own = ledger_file(database, 1)
+    with pytest.raises(StartError, match=f"{own} was removed or replaced while its service ran"):
+        owned_file(database, 1, 3)
+    own.rename(tmp_path / "away")
+    with pytest.raises(StartError, match=f"{own} was removed or replaced while its service ran"):
+        owned_file(database, 1, 2)
+    assert not own.exists()
 
 
 @pytest.mark.parametrize("workers", [0, 17])

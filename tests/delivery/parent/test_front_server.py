@@ -78,7 +78,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
             await server.start(worker_socket(seat))
             stack.push_async_callback(server.stop, 0)
             channel = await stack.enter_async_context(open_channel(worker_socket(seat)))
-            links.append(WorkerLink(RunningProcess(seat, 0), 2, channel, TOKEN))
+            links.append(WorkerLink(RunningProcess(seat, 2, 0), 2, channel, TOKEN))
             stack.push_async_callback(links[-1].admin.close)
         front = Server(RULES, TOKEN)
         files = LedgerFiles(tmp_path / "delivery.db", 2, open_ledger_reading)

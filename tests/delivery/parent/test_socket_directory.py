@@ -10,12 +10,14 @@ from services.runtime.service_process import StartError
 
 
 def test_only_the_owner_enters_and_what_a_former_parent_left_is_gone(tmp_path: Path) -> None:
-    left = tmp_path / "run" / "log.sock"
-    left.parent.mkdir(mode=0o755)
+    left, of_another_service = tmp_path / "run" / "delivery" / "log.sock", tmp_path / "run" / "ingest.ready"
+    left.parent.mkdir(mode=0o755, parents=True)
     left.touch()
+    of_another_service.touch()
     with socket_directory(tmp_path) as directory:
         assert (directory, list(directory.iterdir())) == (left.parent, [])
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert of_another_service.exists()
 
 
 def test_a_path_that_is_too_long_for_a_socket_is_replaced_by_a_short_one_for_the_time(tmp_path: Path) -> None:

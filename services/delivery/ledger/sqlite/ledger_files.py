@@ -10,10 +10,10 @@ import json
 import sqlite3
 from pathlib import Path
 
-from services.delivery.ledger.ledger_map import ONE_WORKER, LedgerMap
+from services.delivery.ledger.ledger_map import ONE_WORKER, LedgerMap, slots_of
 from services.delivery.ledger.sqlite import retention
 from services.delivery.ledger.sqlite.day_tables import stored_days
-from services.runtime.database import connect, peek, sole_owner
+from services.runtime.database import connect, explained, peek, sole_owner
 from services.runtime.database_files import lock_file
 from services.runtime.ids import WORKERS_MAX
 from services.runtime.logs import logger
@@ -52,6 +52,22 @@ def peeked_map(database: Path) -> LedgerMap | None:
 def former_files(database: Path, ledgers: LedgerMap) -> list[Path]:
     """Return the files beside a database that no worker owns."""
     return [ledger_file(database, number) for number in sorted(numbers_there(database)) if number >= ledgers.workers]
+
+
+def owned_file(database: Path, number: int, workers: int) -> Path:
+    """Return the ledger file of one of several workers.
+
+    Raises `StartError` if the file does not have the worker's slots, as the start of all workers has left it. A worker that is started
+    again alone would else begin with an empty ledger after somebody removed the file.
+    """
+    path, slots = ledger_file(database, number), set[int]()
+    if path.exists():
+        with explained(path), contextlib.closing(connect(path)) as connection:
+            slots = {slot for (slot,) in connection.execute("SELECT slot FROM slots")}
+    if slots != set(slots_of(number, workers)):
+        message = f"{path} was removed or replaced while its service ran; put it back, or start the delivery service again"
+        raise StartError(message)
+    return path
 
 
 def trim_former(path: Path, before_day: str) -> int:
