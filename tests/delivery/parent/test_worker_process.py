@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from services.delivery.parent import worker_process
 from services.delivery.parent.worker_process import WorkerProcess
 from services.runtime.service_process import WorkerSeat, refusal_file
-from tests.support.waiting import until_so
+from tests.support.waiting import PATIENCE_S, until
 
 
 class EndingChild:
@@ -47,7 +47,7 @@ async def test_a_restarted_worker_keeps_the_number_of_workers_and_says_why_it_ca
     monkeypatch.setenv("HOOKTIDE_DELIVERY_WORKERS", "3")
     with capture_logs() as logs:
         running = asyncio.create_task(WorkerProcess(WorkerSeat(1, tmp_path), 2, 0).run())
-        await until_so(lambda: len(EndingChild.started) > 2, what="the worker is started a third time")
+        await until(lambda: len(EndingChild.started) > 2, PATIENCE_S, "the worker is started a third time")
         running.cancel()
     assert {environ["HOOKTIDE_DELIVERY_WORKERS"] for environ in EndingChild.started} == {"2"}
     assert [each["how"] for each in logs][:2] == ["ended with exit code 1", "ended with exit code 2: its ledger is gone"]
