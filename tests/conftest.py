@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Log tracebacks as plain text: a coloured one with all variables takes half a second. Examples may take long on a busy machine."""
+    """Log tracebacks as plain text: a coloured one with all variables takes half a second. Let generated examples take long."""
     hypothesis.settings.register_profile("untimed", deadline=None)
     hypothesis.settings.load_profile("untimed")
     ConsoleRenderer.get_active().exception_formatter = plain_traceback

@@ -131,7 +131,7 @@ def _refuse_damaged(path: Path) -> None:
 
 
 def peek(path: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
-    """Return the rows of a query to a database that nobody need have migrated. No file is changed or made."""
+    """Return the rows of a query to a database of any version. No file is changed or made."""
     log = path.with_name(f"{path.name}-wal")
     # Immutable: without it, SQLite would make the files of a write-ahead log.
     options = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"

@@ -249,7 +249,7 @@ def test_what_failed_at_a_former_sink_is_due_at_once_if_the_change_came_while_no
     token: str,
     is_ordered: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    """The former sink's open breaker binds nobody either."""
+    """The former sink's open breaker holds back no attempt either."""
 
     async def scenario(world: World) -> None:
         wish = replace(ALPHA, token="one", is_ordered=is_ordered)
@@ -272,7 +272,7 @@ def test_what_failed_at_a_former_sink_is_due_at_once_if_the_change_came_while_no
 
 
 def test_a_restart_brings_no_attempt_forward_at_the_same_sink(play: Play) -> None:
-    """Whatever else of the subscription changes meanwhile, and although the deliveries have failed at a sink before."""
+    """Other settings of the subscription may change, and the deliveries may have failed at a former sink before."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)

@@ -1,4 +1,4 @@
-"""Cuts in the simulated world: whatever number of workers each start wants, every event reaches its end, and none is sent again for it."""
+"""Cuts in the simulated world: with any number of workers at each start, every event reaches its end, and a cut repeats none."""
 
 import gc
 from collections.abc import Collection, Sequence
@@ -15,7 +15,7 @@ from tests.simulation.cut_run import play_cut_seed
 
 @pytest.mark.parametrize("seed", range(1, 7))
 def test_ledgers_that_are_cut_again_and_again_lose_and_repeat_nothing(seed: int, quiet: None) -> None:
-    """Workers work in turn, so that their slots stand at different places; starts crash at any step of a cut, and workers at flushes."""
+    """Workers run in turn, so their slots stand at different places. Starts crash at any step of a cut, and workers crash at flushes."""
     del quiet
     failure, cuts = play_cut_seed(seed)
     assert not failure, failure

@@ -75,7 +75,7 @@ async def test_an_event_passes_the_files_that_the_architecture_names_in_that_ord
         async with running_system(tmp_path) as system, system.delivering(HOOKTIDE_HOUSEKEEPING_SECONDS="0.05") as delivering:
             await system.subscribe(hooks.url())
             async with hooktide.Emitter(system.environ["HOOKTIDE_INGEST_TARGET"], key=system.emitter_key) as emitter:
-                # What is in the log when delivery begins to follow it takes another way: it may have been sent before.
+                # Events that are in the log before delivery follows it take another way, because they may have been sent before.
                 await until(lambda: "delivery/worker/read_ahead.read_ahead" in calls)
                 calls.clear()
                 await emitter.emit(type="order.created", source="/shop", data={"id": 7})

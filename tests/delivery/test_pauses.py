@@ -18,7 +18,7 @@ OTHER = replace(BETA, consumer_id=CONSUMERS[1])
 
 @pytest.mark.parametrize("crash", [False, True])
 def test_while_the_system_is_paused_nothing_is_routed_or_sent(play: Play, *, crash: bool) -> None:
-    """From the answer to the pause on, no attempt starts: none of what is routed, and none of what comes. Also after a restart."""
+    """From the answer to the pause on, no attempt of a routed or a later event starts, also after a restart."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA, BETA)
@@ -50,7 +50,7 @@ def test_while_the_system_is_paused_nothing_is_routed_or_sent(play: Play, *, cra
 
 
 def test_a_system_that_is_paused_again_at_any_moment_of_its_resumption_is_paused(play: Play) -> None:
-    """Delivery knows of each pause within a second of its answer, of the two that are promised, and from then on no attempt starts."""
+    """Delivery knows of each pause within one second of its answer; two are promised. From then on no attempt starts."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -104,7 +104,7 @@ def test_while_a_consumer_is_paused_nothing_is_sent_to_its_subscriptions(play: P
 def test_a_subscription_gets_events_if_it_is_active_and_its_consumer_is_not_paused(
     play: Play, when: str, own: pb.SubscriptionState.ValueType, *, consumer: bool
 ) -> None:
-    """Its own state stays beside the pause of its consumer; once both are over, it gets what has waited, unless it was off."""
+    """A subscription keeps its own state during the pause of its consumer. After both it gets the events that waited, unless it was off."""
 
     async def scenario(world: World) -> None:
         wish, is_kept = replace(ALPHA, state=own), own != DISABLED

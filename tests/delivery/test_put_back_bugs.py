@@ -6,8 +6,8 @@ from tests.simulation.bugs import BUGS, Bug
 from tests.simulation.playing import Scenario
 from tests.simulation.seeded_run import Played, play_directed, play_seed
 
-# If a change of delivery makes another seed the first to catch a bug, look for it among so many; record it in `bugs.py`. Give a bug that
-# none of them catches a directed scenario, and no lucky seed from further on.
+# A change of delivery may make another seed the first to catch a bug. Look for it among so many seeds, and record it in `bugs.py`. If none
+# of them catches the bug, write a directed scenario for it and take no lucky seed from further on.
 SEEDS_MAX = 150
 DIRECTED = {bug.caught_by.__name__: bug.caught_by for bug in BUGS.values() if not isinstance(bug.caught_by, int)}
 
@@ -26,7 +26,7 @@ def test_each_bug_that_is_put_back_is_caught(name: str, monkeypatch: pytest.Monk
 
 
 def _runs(bug: Bug) -> Iterator[Played]:
-    """Play what may catch a bug: its scenario, or its seed and then all others."""
+    """Play the scenario of a bug, or its seed and then all other seeds."""
     if isinstance(bug.caught_by, int):
         yield from (play_seed(seed) for seed in dict.fromkeys((bug.caught_by, *range(1, SEEDS_MAX))))
     else:

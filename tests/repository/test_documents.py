@@ -79,7 +79,7 @@ def test_the_walk_passes_each_room_once_on_its_way_out_and_once_on_its_way_back(
             steps = [number for number, step in enumerate(way) if room in step]
             assert steps == list(range(steps[0], steps[-1] + 1)), f"{room} is left and entered again"
     out, back = ({room for step in way for room in step} for way in (rooms[:turn], rooms[turn:]))
-    # The parent of several workers hands the log's bytes on and is in no event's way otherwise.
+    # The parent of several workers relays the log's bytes, and takes no other part in the way of an event.
     own = {path.parent.name for path in (ROOT / "services" / "delivery").glob("*/__init__.py")} - {"parent"}
     assert own - (out | back) == {"listings", "notices", "sinks"}
     assert out == own - {"ledger", "listings", "notices", "sinks"} | {"emitter", "ingest", "event log"}

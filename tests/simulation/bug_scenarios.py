@@ -50,7 +50,7 @@ async def release_before_a_start_is_written(world: World) -> None:
 
 
 async def sink_changed_while_no_worker_runs(world: World) -> None:
-    """A delivery waits for the longest delay by the time of its sink, and the sink changes before the next worker starts."""
+    """A delivery waits for the longest delay, and its sink changes before the next worker starts."""
     world.change(_EARLY)
     world.endpoints.modes[_EARLY.id] = Mode.FAILING
     await world.start()
@@ -119,4 +119,4 @@ async def _until(world: World, holds: Callable[[], bool]) -> None:
 
 
 class _NotMetError(Exception):
-    """The situation of a scenario does not come about; this is no broken invariant."""
+    """A scenario does not reach its situation. No invariant is broken."""

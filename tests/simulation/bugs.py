@@ -183,7 +183,7 @@ def finished_rows_rewritten(patch: Replace) -> None:
 
 
 def former_sink_binds_after_a_restart(patch: Replace) -> None:
-    """What failed at a former sink waits by that sink's time if the sink changed while no worker ran."""
+    """If the sink changes while no worker runs, deliveries that failed at the former sink keep their due times."""
 
     async def forget_nothing(_self: LaneRefill, _counts: object) -> None:
         return

@@ -1,4 +1,4 @@
-"""Cut store: the ledger files of several workers, of which one is open at a time; what is read is read from all of them."""
+"""Cut store: the ledger files of several workers. One file is open at a time, and checks read all of them."""
 
 import contextlib
 import sqlite3
@@ -19,7 +19,7 @@ from tests.simulation.ledger_template import TemplateStore, copy_template
 
 
 def make_if_missing(path: Path, _migrations: Path) -> None:
-    """Stand in for `migrate`: make a ledger that is not there, and take any other for migrated."""
+    """Stand in for `migrate`: make a missing ledger. Any other counts as migrated."""
     if not path.exists():
         copy_template(path)
 
@@ -37,7 +37,7 @@ class CutStore(TemplateStore):
     def cut(self, workers: int, now_ms: int) -> None:
         """Divide the slots among another number of workers. No file may be open; `now_ms` is the wall clock's time."""
         with pytest.MonkeyPatch.context() as patch:
-            # Migrations take longer than all else.
+            # Migrations would take most of the time of a run.
             patch.setattr(ledger_cut, "migrate", make_if_missing)
             ledger_cut.ensure_cut(self._database, workers, now_ms)
         self.workers = workers

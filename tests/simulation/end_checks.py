@@ -61,14 +61,14 @@ async def check_rest(world: World, after_s: float = 60.0, watch_s: float = 180.0
 
 
 def _check_notices(world: World) -> None:
-    """Check that each exhausted delivery was told, and no other: a notice is written with what it tells of."""
+    """Check that there is a notice of each exhausted delivery, and of no other."""
     exhausted = sorted(id_text("dlv", key) for key, state in world.states().items() if state is State.EXHAUSTED)
     told = world.notices.exhausted()
     assert told == exhausted, f"told as exhausted: {told}, and {exhausted} are"
 
 
 def _check_reason(event_id: str, row: EndedRow, versions: list[Version]) -> None:
-    """Check why a delivery has ended without a row. No run lasts as long as the log keeps events, but a start may ask for dropped ones."""
+    """Check why a delivery has ended without a row. No run is longer than the log's retention, but a start may ask for dropped events."""
     if row.reason is State.EXHAUSTED:
         first = versions[0].wish
         assert first is not None

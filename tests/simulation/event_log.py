@@ -54,7 +54,7 @@ class MemoryEventLog:
         self.page_s = 0.0
         """How many seconds a filtered page takes, besides the network."""
         self.batch_s = 0.0
-        """How many seconds the next five records take to come; 0: batches come as they are, and take only the network's time."""
+        """How many seconds the next five records take to arrive; 0: batches take only the network's time."""
         self.log_id = "10" * 16
         self.retention_s = 7 * 86400.0
         self._grown = asyncio.Event()

@@ -1,9 +1,9 @@
 """Key invariants: an ordered subscription gets the events of a key in the order of their positions (L5).
 
 L5: at each send of an event to an ordered subscription, every earlier event of the same key that the subscription must get has ended: its
-end is in the ledger, or the running worker has heard of a success or of the last failure. An event that is set aside has ended, too. What
-a crash makes a new worker send again, it sends by the same law. So the first sends of a key are in the order of positions, and an event is
-sent again after a later one only if its end was lost in a crash.
+end is in the ledger, or the running worker has heard of a success or of the last failure. An event that is set aside has ended, too. A
+new worker repeats sends after a crash by the same law. So the first sends of a key are in the order of positions. An event is sent again
+after a later one only if its end was lost in a crash.
 """
 
 from collections.abc import Callable, Mapping

@@ -23,7 +23,7 @@ from tests.simulation.tiny_settings import directed_settings, seeded_settings
 from tests.simulation.world import World
 
 _STEPS, _LONG_STEPS, _LONG_EVERY = 30, 120, 50
-# Any seed serves that is not a long one.
+# Any seed of a short run will do.
 _DIRECTED_SEED = 1
 # In one of so many runs consumers are paused, too.
 _PAUSED_CONSUMERS_EVERY = 8

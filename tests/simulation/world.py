@@ -42,7 +42,7 @@ CONSUMERS = tuple(f"con_{number:032x}" for number in range(3))
 # The longest time that a worker may need to hear of a change while its watch works.
 _HEARS_WITHIN_S = 2.0
 _TOLD_WITHIN_S = 1.0
-# The longest time until no row waits by the time of a former sink; of which the watch may be away for some seconds.
+# After a change of sink, rows must stop waiting for the former sink's due times within this time. The watch may be away for part of it.
 _FORGETS_WITHIN_S = 8.0
 _ORDERED_SHARE = 0.35
 # The longest time after which a worker has stored a step of the wall clock; if it ends sooner, its successor cannot know of the step.
@@ -371,7 +371,7 @@ class World:
             await self.passes(0.5)
 
     def _check_due_times(self, healed_at: float) -> None:
-        """Check that no row waits by a former sink's time, once the worker must have heard of the present sink."""
+        """Check that no row waits for a former sink's due time, once the worker must have heard of the present sink."""
         if self.loop.time() - max(healed_at, self.started_at) < _FORGETS_WITHIN_S:
             return
         now_ms = self.at_work().worker.dispatcher.due.now_ms()

@@ -107,7 +107,7 @@ class Campaign:
 
     @contextlib.asynccontextmanager
     async def pause(self, path: str, subscribed: Sequence[Subscribed], key: str = "") -> AsyncIterator[None]:
-        """Pause what has this path, and with it these subscriptions, while the body runs; ask again until a request succeeds."""
+        """Pause the resource at this path, and so these subscriptions, while the body runs; ask again until a request succeeds."""
 
         async def call(verb: str) -> None:
             status, answer = await self.system.call("POST", f"{path}/{verb}", key or self.system.first.admin)

@@ -15,7 +15,7 @@ from tests.torture.load import Rates
 _PROGRESS_EVERY_S = 5.0
 # Delivery and ingest have the most to lose.
 _WEIGHTS = {"subscription": 2, "ingest": 3, "delivery": 4, "gateway": 1, EMITTER: 2}
-# If there are several delivery workers, so often only one of them is killed; else all of them with their parent.
+# How often only one of several delivery workers is killed; otherwise all are killed with their parent.
 _WORKER_SHARE = 0.6
 _KILL_AFTER_S = (0.05, 1.0)
 _DOWN_S = (0.0, 0.4)

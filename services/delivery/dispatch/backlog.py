@@ -99,7 +99,7 @@ class Backlog:
         lane.joined.clear()
         routed_cut = cut(delivery for delivery in lane.held if delivery.owed is None)
         if lane.order is not None:
-            # What routing has spilled for its key is not held, and may be written later than what is let go.
+            # A delivery that routing has spilled for its key is not held, and may be written later than those that are let go.
             routed_cut = max(routed_cut, lane.order.spilled_through)
         handed_cut = cut(delivery for delivery in lane.held if delivery.owed is not None)
         first_routed: Delivery | None = None

@@ -1,10 +1,10 @@
-"""Consumer pauses: lets all lanes of a consumer stop, or send again, when the operator pauses or resumes the consumer.
+"""Consumer pauses: stop or resume all lanes of a consumer when the operator pauses or resumes the consumer.
 
 registry_watch → [consumer_pauses] → lane_table, backlog, dispatcher
 
-Law 1: from the call on, no attempt of a paused consumer starts, and those that have not begun are withdrawn, however many lanes it has.
-Law 2: the lanes themselves follow in short steps: what they have queued leaves memory, or they ask for what waits for them. Hence a
-consumer with ten thousand subscriptions keeps nobody else waiting.
+Law 1: from the call on, no attempt of a paused consumer starts, and attempts that have not begun are withdrawn, however many lanes it has.
+Law 2: the lanes follow in short steps, so a consumer with ten thousand subscriptions keeps no other consumer waiting. A paused lane lets
+its queue leave memory; a resumed lane asks for its waiting deliveries.
 """
 
 import asyncio

@@ -114,7 +114,7 @@ class Dispatcher:
         if lane.order is not None:
             self.ordered.queue(lane, lane.order, delivery)
             if not lane.held or lane.joined:
-                self.wake(lane)  # it is left to its row, or waits until the range is read: the lane has room again
+                self.wake(lane)  # the delivery is left to its row, or waits until the range is read: the lane has room again
             return
         lane.queue.append(delivery)
         self._join_round(lane)
@@ -245,7 +245,7 @@ class Dispatcher:
         return True
 
     def _note_success(self, health: SinkHealth, delivery: Delivery, now: float) -> None:
-        """Note a success of a sink that has failed before, and tell that it has recovered, if `tell_failure` told that it fails."""
+        """Note a success of a sink that has failed before. Tell that it has recovered, if `tell_failure` told that it fails."""
         health.succeeded(now)
         if health.is_recorded:
             health.is_recorded = health.is_open

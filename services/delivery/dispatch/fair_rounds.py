@@ -8,12 +8,12 @@ each attempt with its duration. Members in credit take turns. A member in debt g
 every eighth.
 
 Law 1: pure; time (seconds of a monotonic clock) arrives as an argument.
-Law 2: a consumer may start an attempt while it has fewer under way than there are free places, and a lane while it has fewer under way than
-its consumer may still start. So a consumer alone gets half of all places, and each of n consumers gets one of n + 1 parts. There are always
-places for a consumer that comes next; it need not wait until a slow endpoint has answered. The only lane of a consumer may have eight
-times as many as its consumer may still start, and leaves a place for that consumer's next lane.
-Law 3: attempts that are not recorded have their own bound, with a reserve. Into the reserve goes only a consumer that has fewer of them
-than there is room for, so a consumer whose many attempts wait for a flush keeps no other consumer waiting.
+Law 2: a consumer may start an attempt while it has fewer under way than there are free places. A lane may start one while it has fewer
+under way than its consumer may still start. A consumer's only lane may have up to eight times as many, and leaves a place
+for that consumer's next lane. Hence a consumer alone gets half of all places, and each of n consumers gets one of n + 1 parts. One part is
+always free, so the next consumer need not wait until a slow endpoint has answered.
+Law 3: attempts that are not recorded have their own bound, with a reserve. A consumer may use the reserve only while it has fewer such
+attempts than there is room for. So a consumer whose many attempts wait for a flush keeps no other consumer waiting.
 Law 4: each class of work has a share of its consumer's attempts under way while it wants them. What it does not use is lent to the others.
 Law 5: `next` returns a lane whenever one waits that may start an attempt by laws 2 and 3, and whose consumer is not paused.
 Law 6: `next` takes constant time, apart from consumers and lanes that have reached their bound since the last call.
@@ -236,7 +236,7 @@ class FairRounds:
         # If no more places than this are free, nobody who is held back may start an attempt.
         self._held_back_at = NO_BOUND
         self._awaits_flush: dict[Consumer, None] = {}  # bounded: each consumer is in it once
-        # While no more attempts than this may be unrecorded, each of them must wait.
+        # While no more attempts than this may be unrecorded, all of these consumers wait.
         self._awaits_more_than = 0
 
     def join(self, lane: "Lane", work: Work) -> None:
@@ -284,7 +284,7 @@ class FairRounds:
         return None
 
     def _end_waits(self, free: int, recordable: int) -> None:
-        """Let whoever waits take turns again, if there is more room than when the last of them began to wait."""
+        """Let waiting consumers take turns again, if there may be room for one of them."""
         if self._awaits_flush and recordable > self._awaits_more_than:
             for each in list(self._awaits_flush):
                 self._end_wait(each)

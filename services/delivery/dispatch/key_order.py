@@ -3,7 +3,7 @@
 dispatcher, lane_refill → [key_order] → lane
 
 Law 1: a delivery may start only if no unfinished delivery of its key has a lower position. It is then the *head* of its key.
-Law 2: a key goes on with its next position once its head has ended in whatever state. An attempt that fails or is withdrawn ends nothing.
+Law 2: a key goes on with its next position once its head has ended, whatever its state. An attempt that fails or is withdrawn ends nothing.
 Law 3: nothing starts before all rows of the lane are known, or while its lane owes events of lower positions.
 Law 4: pure; each call takes constant time for one delivery, apart from the order of rows in a heap.
 """
@@ -18,7 +18,7 @@ from services.delivery.model import Delivery
 WAITING_MAX: Final = 10_000
 """How many deliveries of a lane may wait for an earlier one of their keys, in memory or as rows; beyond that the lane is slowed."""
 _Key = bytes | int
-# Where a delivery stands: in memory, on its way to a row that is not written yet, or as a row that is due at a time.
+# Where a delivery stands: in memory, in a row that is not written yet, or in a row with its due time.
 _IN_MEMORY, _LEAVING = -2, -1
 
 
@@ -30,7 +30,7 @@ class _Line:
     def __init__(self) -> None:
         self.places: dict[int, int] = {}
         """Where each delivery stands, by its position."""
-        self.positions: list[int] = []  # a heap; what is not in `places` any more is dropped when it comes up
+        self.positions: list[int] = []  # a heap; a position that has left `places` is dropped when it comes up
         self.not_in_memory: list[int] = []  # a heap as well
         self.waiting: dict[int, Delivery] = {}
         """The deliveries that wait in memory for an earlier one."""
@@ -70,7 +70,7 @@ class KeyOrder:
         self.spilled_through = 0
         """The highest position that routing has spilled to a row: what is routed below it is not let go."""
         self.is_slowed = False
-        """Whether it was full when it was last looked at."""
+        """Whether it was full at the last look."""
         self._lines: dict[_Key, _Line] = {}
         self._count = 0
         self._due: list[tuple[int, int, _Key]] = []  # a heap of heads that are rows: when due, position, key

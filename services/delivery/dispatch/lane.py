@@ -103,8 +103,8 @@ class Lane:
     def unproven_pending_max(self, pending_max: int) -> int:
         """Return how many deliveries may wait in memory while the sink is unproven; `pending_max` is the bound of a proven one.
 
-        If the consumer has many lanes and its unproven sinks fail, each whose sink was never tried holds one. Thousands of sinks that prove
-        dead would hold much in memory otherwise, and others would wait until all of it is given up again.
+        If the consumer has many lanes and its unproven sinks fail, each lane whose sink was never tried holds one. Otherwise thousands of
+        dead sinks would hold much memory, and other lanes would wait until it is free again.
         """
         consumer = self.consumer
         is_suspect = consumer.unproven.distance_s > DISTANCE_FIRST_S and len(consumer.lanes) > _FEW_LANES and not self.failures

@@ -247,7 +247,7 @@ class LaneTable:
         lane.consumer.held_bytes -= size_bytes
 
     def cancel(self, lane: Lane, delivery: Delivery, now_ms: int) -> None:
-        """Cancel a lane's delivery that waits for its flush. One that was routed right into a row is not held, and takes no memory."""
+        """Cancel a lane's delivery that waits for its flush. One that routing made a row at once is not held, and takes no memory."""
         if delivery not in lane.held:
             return lifecycle.end(delivery, State.CANCELLED, now_ms)
         return self.end(lane, delivery, State.CANCELLED, now_ms)
@@ -265,11 +265,11 @@ class LaneTable:
         lane.rows_wait(1)
 
     def is_stuck(self, chunk: Chunk) -> bool:
-        """Return whether all of a chunk that is not settled waits for its own lanes or consumers, and not for this machine."""
+        """Return whether all unsettled deliveries of a chunk wait for their own lanes or consumers, and not for this machine."""
         return self._all_wait(chunk, lambda lane: not lane.in_round or lane.consumer.is_held_back)
 
     def waits_for_failing_sinks(self, chunk: Chunk) -> bool:
-        """Return whether all of a chunk that is not settled is parked, and for sinks that have failed."""
+        """Return whether all unsettled deliveries of a chunk are parked for sinks that have failed."""
         return self._all_wait(chunk, lambda lane: lane.is_parked and lane.failures > 0)
 
     def _all_wait(self, chunk: Chunk, waits: Callable[[Lane], bool]) -> bool:
@@ -319,7 +319,7 @@ class LaneTable:
     def room_for_page(self, lane: Lane) -> int:
         """Return how many deliveries of its first range a lane should be handed now; 0 also if so few fit that a page is not worth it."""
         owed = lane.ranges[0]
-        # Rows above a range that has an end wait until it is read, so it is read whatever waits.
+        # Rows above a range that has an end wait until the range is read. So the range is read, however much waits.
         if lane.is_slowed or (lane.order is not None and lane.order.is_full and owed.until is None):
             return 0
         room = min(self._room(lane), HANDED_MAX - len(owed.handed))

@@ -1,8 +1,8 @@
-"""Sink reports: which transitions of a sink are told to its owner after an attempt has failed.
+"""Sink reports: decide what a sink's owner is told after an attempt has failed.
 
 dispatcher → [sink_reports: sink_health] → SinkTransitions
 
-Law: deliveries of notices are told of nothing, so that a notice never makes another one.
+Law: a failed delivery of a notice makes no notice, so that notices never make notices without end.
 """
 
 from services.delivery.dispatch.protocol import SinkTransitions
@@ -22,7 +22,7 @@ def tell_failure(
     unix_ms: int,
     disable_after_s: float,
 ) -> None:
-    """Tell that a sink is failing, once until it recovers, and if it has failed for too long.
+    """Tell once that a sink is failing, until it recovers. Tell after each failure if it has failed for too long.
 
     `now_ms` is the present time by the due clock, `unix_ms` in ms since 1970.
     """

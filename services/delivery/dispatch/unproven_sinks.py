@@ -1,4 +1,4 @@
-"""Unproven sinks: how quickly the attempts of one consumer may follow each other, as long as their sinks take none.
+"""Unproven sinks: space out the attempts of one consumer to sinks that have not taken any.
 
 lane → attempt_scheduler → [unproven_sinks] → sender
 
@@ -37,7 +37,7 @@ class UnprovenSinks:
     """When the next attempt may start."""
     reads_at: float = 0.0
     """When the next page of the log may be read for one of them."""
-    untried: "deque[Lane]" = field(default_factory=deque)  # bounded: each lane of the consumer is in one of the two, once
+    untried: "deque[Lane]" = field(default_factory=deque)  # bounded: each lane of the consumer is once in `untried` or `failed`
     """The parked lanes whose sinks were never tried."""
     failed: "deque[Lane]" = field(default_factory=deque)  # bounded: with `untried`
     """The parked lanes whose sinks have failed."""

@@ -20,7 +20,7 @@ class LedgerMap(NamedTuple):
     """How the slots are divided among the files."""
 
     generation: int
-    """It grows with each start of several workers, and with each cut. 0: there was only ever one worker."""
+    """It grows with each start of several workers, and with each cut. 0: there has never been more than one worker."""
     workers: int
     """How many files own slots: those with the numbers below."""
     is_settled: bool = True

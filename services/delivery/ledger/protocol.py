@@ -177,7 +177,7 @@ class WaitingCount(NamedTuple):
     never_attempted: int
     attempted: int
     failed_sink: int
-    """The fingerprint of the sink at which all attempted ones failed last; 0: they failed at several sinks, or there are none."""
+    """The fingerprint of the sink at which the attempted ones failed last; 0: at several sinks, or there are no attempted ones."""
 
 
 class TrimReport(NamedTuple):

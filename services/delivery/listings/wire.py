@@ -1,4 +1,4 @@
-"""Wire: reads the contract's questions for deliveries, and writes deliveries and attempts as its messages.
+"""Wire: reads requests for deliveries, and writes deliveries and attempts as messages of the contract.
 
 delivery_listings → [wire] → server, front_server
 """

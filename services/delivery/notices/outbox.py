@@ -3,7 +3,7 @@
 dispatcher, recorder, registry_watch → [outbox: notice] → recorder → ledger → notice_publisher
 
 Law 1: a notice is written by the flush that writes its transition, because both are gathered without a wait in between.
-Law 2: at most `NOTICES_MAX` notices of a consumer wait. Beyond that, one notice for each type tells how many found no room.
+Law 2: at most `NOTICES_MAX` notices of a consumer wait. For the rest, one notice for each type tells how many were left out.
 Law 3: the notice with the number is published only after it can change no more and the ledger has its last form.
 """
 

@@ -1,4 +1,4 @@
-"""Order key: within which events of a subscription keep their order, if it asks for that.
+"""Order key: the key of an event. A subscription that asks for order gets the events of one key in their order.
 
 log record → [order_key: placement] → key_order
 
@@ -17,7 +17,7 @@ _SIZE_BYTES = 12
 
 
 def order_key(raw: bytes, event_id: str) -> bytes:
-    """Return the key of an event, given as protobuf bytes: 12 bytes of a hash. The id in the log stands in for bytes that are no event."""
+    """Return the key of an event, given as protobuf bytes: 12 bytes of a hash. If the bytes are no event, the id in the log is hashed."""
     try:
         event = event_pb2.CloudEvent.FromString(raw)
     except DecodeError:
@@ -28,5 +28,5 @@ def order_key(raw: bytes, event_id: str) -> bytes:
 
 
 def _text(event: event_pb2.CloudEvent, name: str) -> str | None:
-    # To look a missing name up would add it to the message.
+    # Looking up a missing name would add the name to the message.
     return event.attributes[name].ce_string if name in event.attributes else None

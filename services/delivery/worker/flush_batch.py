@@ -1,4 +1,4 @@
-"""Flush batch: what the recorder gathers for one flush, and what becomes of it once that is written.
+"""Flush batch: what one flush writes, and which deliveries the recorder settles or queues after it.
 
 recorder → [flush_batch] → ledger
 """

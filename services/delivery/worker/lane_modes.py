@@ -27,7 +27,7 @@ from services.delivery.worker.past_starts import PastStarts
 from services.delivery.worker.unflushed_deliveries import UnflushedDeliveries
 
 _EVERY_S = 1.0
-# Each of them costs every event of a burst its look.
+# Until they leave the index, routing looks at each of them for every event of a burst.
 _MANY = 50
 # How many lanes that are nearly live read on after one flush: each reads a page for the few events of a flush.
 _READ_ON_MAX = 20
@@ -51,7 +51,7 @@ class LaneModes:
         self.record_first_through = 0
         """The last position of the log when this worker took it over: events up to there may have been sent before a crash."""
         self.many = _MANY
-        """So many lanes that are passed by together leave the routing index before the next event, and not only once a second."""
+        """If so many lanes are passed by, they leave the routing index before the next event, and not only once a second."""
         self.follows_log = False
         """Whether the log is known to be the one that the ledger has followed, so that ranges may be read from it."""
         self.is_due = False
@@ -228,7 +228,7 @@ class LaneModes:
                 self._join(lane, routed)
 
     def leave_index(self) -> None:
-        """Take the lanes out of the routing index whose ranges have begun: routing has passed them by with their first event."""
+        """Take out of the routing index the lanes whose ranges have begun."""
         for owed in self._passed_by:
             lane = self._lanes.find(owed.subscription_id)
             if lane is not None and owed in lane.ranges and owed.until is None:

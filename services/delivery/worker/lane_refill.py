@@ -98,7 +98,7 @@ class LaneRefill:
                 self._dispatcher.wake(lane)
 
     async def _forget_former_sinks(self, counts: Iterable[WaitingCount]) -> None:
-        """Let those rows be due now that have failed at another sink than the present one, which may have changed while no worker ran."""
+        """Let rows be due now if they have failed at a former sink. The sink may have changed while no worker ran."""
         failed_at = {count.subscription_id: count.failed_sink for count in counts if count.attempted}
         while moved := {each: sink for each in failed_at if (sink := self._present_sink(each)) not in {0, failed_at[each]}}:
             for subscription_id, sink in moved.items():
@@ -152,7 +152,7 @@ class LaneRefill:
         dispatcher.refilled(lane, next_due_ms if caught_up else now_ms)
 
     async def _refill_ordered(self, lane: Lane, order: KeyOrder) -> None:
-        """Read back the rows of an ordered lane that may be attempted, as many as it has room for; before that, learn which rows it has."""
+        """Read back rows of an ordered lane that may be attempted, as many as it has room for. The first time, learn which rows it has."""
         dispatcher, lanes, subscription_id = self._dispatcher, self._dispatcher.lanes, lane.subscription_id
         if not order.is_complete:
             with lanes.row_reads.track(subscription_id) as left:

@@ -216,7 +216,7 @@ class LogFollower:
             raise AnotherLogError("the log is not the log that the ledger has followed")
 
     async def _check_floors(self, following: Following) -> None:
-        """Raise `PositionMismatchError` if the log does not have the events up to which slots are recorded further than routing is."""
+        """Raise `PositionMismatchError` if the log does not have the events at the slot floors."""
         places = {floor.place.position: floor.place for floor in self._floors}
         found = await self._log.fetch(list(places.values())) if places else []
         for record in found:

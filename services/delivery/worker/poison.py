@@ -1,14 +1,14 @@
-"""Poison: an event whose routing ends the process is set aside, so that a service that is started again and again goes on behind it.
+"""Poison: sets an event aside if routing it ends the process again and again, so that the next start goes on behind it.
 
 worker → [poison] ← log_follower; ledger
 
-A start counts once it begins to route. A start that finds the ledger's cursor where a crashed start before it found it routes with care: it
-notes each event in the ledger, routes it, and waits until it is recorded. The event that is noted when the process ends without a word is
-suspected; if the next start ends with it too, it is set aside.
+A start counts once it begins to route. If it crashes, the next start may find the ledger's cursor at the same place; it then routes with
+care. It notes each event in the ledger, routes it, and waits until the event is recorded. If the process crashes again, the noted event is
+suspected. If the next start crashes at that event too, the start after it sets the event aside.
 
-Law 1: without such crashes no event is noted, and a start costs one note.
-Law 2: a process that stops as told, or that is killed while it routes nothing, accuses no event.
-Law 3: an event that is set aside is passed by at every later start, and the cursor moves behind it.
+Law 1: without such crashes no event is noted, and a start writes one note.
+Law 2: no event is suspected if the process stops normally, or is killed while it routes nothing.
+Law 3: every later start passes by an event that is set aside, and the cursor moves behind it.
 """
 
 import contextlib
@@ -27,11 +27,11 @@ from services.runtime.clock import Clock, unix_ms
 from services.runtime.logs import logger
 
 STARTS_MAX = 3
-"""The starts at one place that an event may end."""
+"""After so many crashed starts at one place, the event there is set aside."""
 _CAREFUL_FROM = 2
 """The start at one place from which on events are routed with care."""
 _DEATHS_MAX = STARTS_MAX - _CAREFUL_FROM + 1
-"""The careful starts that an event may end."""
+"""After so many crashed careful starts, the event is set aside."""
 _LISTED = 1000
 _REASON = "the delivery service ended several times while it routed this event"
 
@@ -77,11 +77,11 @@ class Poison:
         self.careful_through = 0
         """Events up to this position are routed with care."""
         self.asked_through = sys.maxsize
-        """Routing asks `is_routed_with_care` about events up to this position: the first of a start, and those routed with care."""
+        """Routing calls `is_routed_with_care` for events up to this position. It has no bound until the first event."""
         self._is_counted = False
 
     async def start(self, note: RoutingNote | None, here: ShardCursor) -> None:
-        """Set the event aside that has ended the process before, if one has, and decide how to route."""
+        """Set aside the event that ended the former processes, if there is one, and decide how to route."""
         self._note, culprit, position = at_start(note, here)
         if culprit:
             logger().error("event.set_aside", event_id=culprit, position=position, reason=_REASON)
@@ -98,7 +98,10 @@ class Poison:
             self.careful_through = here.position + LIMIT_MAX
 
     async def is_routed_with_care(self, record: Record) -> bool:
-        """Return whether an event is to be routed with care; note it then, unless it is set aside. Count the start with its first event."""
+        """Return whether to route an event with care. If so, note the event, unless it is set aside.
+
+        The first call counts the start.
+        """
         if not self._is_counted:
             self._is_counted = True
             self.asked_through = self.careful_through
@@ -114,7 +117,7 @@ class Poison:
         return True
 
     async def stopped(self) -> None:
-        """Note that the process stops as told: what comes next has done nothing wrong."""
+        """Note that the process stops normally, so that no event is suspected."""
         self._note = RoutingNote(self._note.position, self._note.through, 0)
         await self._write()
 

@@ -48,9 +48,9 @@ _ROWS_MAX = 1000
 # To look up an enum's member by its class takes 0.14 µs, and these are compared with for every delivery.
 _HELD, _QUEUED, _IN_FLIGHT, _ENDED, _RELEASED = Phase.HELD, Phase.QUEUED, Phase.IN_FLIGHT, Phase.ENDED, Phase.RELEASED
 _EXHAUSTED = State.EXHAUSTED
-# A lane that works and whose deliveries wait for long gets rows for so many of them; with more, it goes behind.
+# If the deliveries of a working lane wait for long, so many of them get rows. With more, the lane goes behind.
 _WAITING_ROWS = 20
-# With as many attempts under way as there may be, sending then still goes on for a while.
+# With all places for attempts in use, sending then still goes on for a while.
 _UNRECORDED_ENDED_MAX = UNRECORDED_SENT_MAX * 2 // 5
 _RETRY_S = 1.0
 

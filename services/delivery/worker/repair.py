@@ -80,7 +80,7 @@ class Repair:
             return repaired
 
     async def _plan(self, from_ms: int | None) -> "_Plan":
-        """Find where the worker resumes: all slots at a time that is given, else the slots of each place after their own events."""
+        """Find where the worker resumes: all slots at the given time, or without one each group after its own last event."""
         floors, stopped = self._lane_modes.floors, [ShardCursor(*astuple(each)) for each in self._follower.progress]
         log_id, known = await self._find(stopped, floors.main_slots)
         is_same_log = self._follower.log_id == log_id

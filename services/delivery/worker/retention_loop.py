@@ -118,7 +118,7 @@ class RetentionLoop:
             await self._log.release(await self._progress())
 
     async def _progress(self) -> list[SlotProgress]:
-        """Return for the slots of each place up to where everything is recorded, and up to where no event is needed."""
+        """Return for each group its slots, up to where everything is recorded, and up to where no event is needed."""
         floors, main_slots = list(self._lane_modes.floors), self._lane_modes.floors.main_slots
         # The order of these reads matters. A range that begins later does so above what is recorded now, and a row that is read from a
         # range later lies above the lowest `at` of now.
@@ -129,7 +129,7 @@ class RetentionLoop:
         released = [
             ShardPosition(each.shard, min(each.position, needed.get(each.shard, each.position + 1) - 1, lowest)) for each in recorded
         ]
-        # The log drops only what all slots have released, so slots that stand further need release no more than the others.
+        # The log drops only what all slots have released, so it helps nobody if slots that stand further release more.
         return [SlotProgress(main_slots, recorded, released), *(SlotProgress(each.slots, [each.place], released) for each in floors)]
 
     async def _lowest_owed(self) -> int:

@@ -1,10 +1,10 @@
-"""Slot floors: the slots of a worker that another worker has recorded further than this worker reads.
+"""Slot floors: keep a worker from routing again what another worker has recorded of its slots.
 
 ledger → [slot_floors] → log_follower, lane_modes, recorder, retention_loop, lag
 
-After the ledgers were cut anew, the slots of one worker may stand at different places. The worker reads from the lowest of them, its main
-place. Each group of slots that stands further has its own place as a floor: a match of such a slot at or below the floor is in the
-ledger already, and routing passes it by. Once the main place is recorded up to a floor, the floor's slots join the main place.
+After a cut of the ledgers, the slots of one worker may stand at different places. The worker reads from the lowest of them, its main place.
+Each group of slots that stands further has its own place as a floor. The ledger has every match of such a slot up to the floor already, so
+routing passes these matches by. Once the main place is recorded up to a floor, the floor's slots join the main place.
 
 Law 1: no match at or below a floor is routed again, and every match above it is.
 Law 2: a floor is gone in the same flush that records the main place up to it. Without floors, routing costs nothing more.
@@ -67,12 +67,12 @@ class SlotFloors:
         return tuple([each for each in matches if self.passed(each.id, 0) < position])
 
     def passed(self, subscription_id: str, position: int) -> int:
-        """Return the last position that a subscription has behind it, if routing has come to `position` for those without a floor."""
+        """Return up to which position a subscription is routed, if subscriptions without a floor are routed up to `position`."""
         floor = self.of_slot.get(slot_of(subscription_id)) if self.of_slot else None
         return position if floor is None else max(position, last_passed(floor.position, floor.through, subscription_id))
 
     def reached_at(self, position: int, through: str) -> list[int]:
-        """Return the groups that join the main place when a flush records it up to the event at a position, through a subscription."""
+        """Return the groups that join when a flush records the main place up to an event, in part if `through` names a subscription."""
         here = rank(ShardCursor(0, position, "", through))
         return [floor.group_id for floor in self._floors if rank(floor.cursor) <= here]
 

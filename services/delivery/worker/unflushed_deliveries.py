@@ -19,7 +19,7 @@ from services.delivery.worker.backpressure import MEASURE_S, Backpressure
 from services.delivery.worker.slot_floors import SlotFloors
 from services.runtime.clock import Clock
 
-# How often progress is written while no event concerns the worker, one of several.
+# How often one of several workers writes its progress while no event concerns it.
 _PROGRESS_EVERY_S = 1.0
 _URGENT_SENT, _URGENT_BYTES = UNRECORDED_SENT_MAX // 8, 1024 * 1024
 
@@ -50,7 +50,7 @@ class UnflushedDeliveries:
         self.jobs: dict[JobKey, JobRow | None] = {}
         """The jobs that the next flush writes; None: deletes."""
         self.due_now: dict[str, DueNow] = {}
-        """The subscriptions with rows that must be due earlier than they are."""
+        """The subscriptions whose rows the next flush brings forward."""
         self.flush_wanted = asyncio.Event()
         self.outbox = Outbox(self.flush_wanted.set)
         """The notices that the next flush writes."""
@@ -71,7 +71,7 @@ class UnflushedDeliveries:
             self.flush_wanted.set()
 
     def is_quiet(self) -> bool:
-        """Return whether all that waits is progress that can wait: of several workers, most events concern only some."""
+        """Return whether only progress waits, which can wait longer: with several workers, most events concern only some of them."""
         if not self.floors.slots or len(self.chunks) != 1 or self.ranges or self.awaits_progress():
             return False
         [chunk] = self.chunks
@@ -106,7 +106,7 @@ class UnflushedDeliveries:
             self.urgent.set()
 
     def add_due_now(self, subscription_id: str, due_ms: int, present_sink: int = 0) -> None:
-        """Take a subscription whose rows that are due later must be due at `due_ms`; see `DueNow`."""
+        """Bring a subscription's rows forward to `due_ms` with the next flush; see `DueNow`."""
         self.due_now[subscription_id] = DueNow(subscription_id, due_ms, present_sink)
         self.flush_wanted.set()
 

@@ -65,7 +65,7 @@ async def test_a_group_that_is_not_reached_does_not_join_and_nothing_of_the_flus
 
 
 async def test_after_a_repair_each_range_fits_the_cursor_of_its_slot(split: Ledger) -> None:
-    """What the log holds of ranges of slots that stand further stays, though the first group stands lower."""
+    """Ranges of slots that stand further keep what the log holds, although the first group stands lower."""
     low, high = (RangeRow("sub_" + digit * 32, "", 0, (15,), None, NOW_MS) for digit in "1f")
     ended = EndedRow("sub_" + "f" * 32, "", State.CANCELLED, (12,), (19,), 1, NOW_MS)
     await split.flush(Flush(ranges=[low, high], ended=[ended]))

@@ -43,7 +43,7 @@ async def test_a_count_names_the_sink_only_if_all_rows_have_failed_there(ledger:
 
 
 async def test_an_ordered_lane_s_rows_are_found_in_order(ledger: Ledger) -> None:
-    """Whatever their due times are, with a key and without, and no row of another lane."""
+    """Rows are listed whatever their due times are, with a key and without. No row of another lane is listed."""
     rows = [unfinished(number, order_key=b"k", due_ms=100 - number) for number in range(5)]
     rows += [unfinished(6, order_key=b"other"), unfinished(7)]
     await ledger.flush(Flush([*rows, unfinished(8, "b", order_key=b"k")], finished=[finished(9)]))

@@ -203,7 +203,7 @@ def test_what_a_class_does_not_use_is_lent() -> None:
 
 
 def test_a_consumer_whose_attempts_wait_for_a_flush_keeps_no_other_waiting() -> None:
-    """It takes nothing of the reserve; who has few unrecorded attempts goes on, and it goes on itself once some are recorded."""
+    """It takes nothing of the reserve. A consumer with few unrecorded attempts goes on, and the first one does once some are recorded."""
     rounds, busy, other = FairRounds(10_000), Consumer("busy"), Consumer("other")
     recordable = UNRECORDED_RESERVE + 50
     busy_lane, other_lane = Lane("1", busy), Lane("2", other)
@@ -229,7 +229,7 @@ def test_a_consumer_whose_attempts_wait_for_a_flush_keeps_no_other_waiting() -> 
     busy.unrecorded = 500
     assert starts(busy_lane) == 50
     assert (starts(other_lane), recordable, other.unrecorded) == (100, 100, 100)
-    # What others record makes room for both; what comes first is the consumer that has few.
+    # Attempts of others that are recorded make room for both. The consumer that has few comes first.
     recorded(other, 100)
     assert recordable == UNRECORDED_RESERVE
     served = rounds.next(0.0, 10_000, recordable)

@@ -73,7 +73,7 @@ def test_what_follows_a_row_becomes_a_row() -> None:
 
 
 def test_only_the_first_row_of_a_key_is_read_once_it_is_due() -> None:
-    """The rows behind it come with it, if there is room and they are due too."""
+    """The rows behind the head come with it, if there is room and they are due too."""
     order, first, second, third = complete(), delivery(1, due_ms=50), delivery(2), delivery(3)
     for each in (third, second, first):
         order.row(each)
@@ -188,7 +188,7 @@ def test_a_full_lane_reads_a_range_only_if_it_has_an_end(monkeypatch: pytest.Mon
 
 
 class Lanes(RuleBasedStateMachine):
-    """A lane with failures, crashes and rows that leave and enter memory, against the plain rule: the lowest unfinished position goes."""
+    """Compares a lane with the plain rule that a key's lowest unfinished position goes, through failures, crashes and moves to rows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -268,7 +268,7 @@ class Lanes(RuleBasedStateMachine):
     @precondition(lambda self: self.unfinished)
     @rule(data=st.data())
     def expire(self, data: st.DataObject) -> None:
-        """End a delivery that waits, wherever it does."""
+        """End a delivery that waits in memory or as a row."""
         each = self.unfinished[data.draw(st.sampled_from(sorted(self.unfinished)))]
         if each.position not in self.under_way and each not in self.queue:
             self._end(each)

@@ -1,4 +1,4 @@
-"""Owed ranges: what is taken back is read again, and what is written moves the range."""
+"""Owed ranges: events that are taken back are read again, and events that are written move the range."""
 
 from dataclasses import replace
 

@@ -37,7 +37,7 @@ def test_another_consumer_s_events_arrive_at_once(play: Play, mode: Mode) -> Non
 
 
 def test_lanes_of_one_consumer_that_were_never_tried_are_tried_in_the_order_of_their_coming(play: Play) -> None:
-    """New ones come faster than attempts to unproven sinks may follow each other, and their sinks are dead."""
+    """New subscriptions with dead sinks come faster than attempts to unproven sinks may start."""
     dead = [replace(ALPHA, id=f"sub_{number:032x}", types=(f"dead.{number}",)) for number in range(1, 301)]
     waiting = replace(ALPHA, id="sub_" + "f" * 32, types=("waiting",))
 
@@ -63,7 +63,7 @@ def test_lanes_of_one_consumer_that_were_never_tried_are_tried_in_the_order_of_t
 
 
 def test_each_of_many_dead_sinks_holds_few_events_in_memory(play: Play) -> None:
-    """A burst finds most of them untried. Each of these holds one event, or the four of a short page; the log has the others."""
+    """When a burst comes, most sinks are untried. Each of their lanes holds one event, or the four of a short page, and owes the rest."""
     dead = [replace(ALPHA, id=f"sub_{number:032x}") for number in range(1, 301)]
 
     async def scenario(world: World) -> None:

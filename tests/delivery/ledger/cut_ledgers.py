@@ -1,4 +1,4 @@
-"""Cut ledgers: a directory of ledger files with something of everything in it, and what the files hold together."""
+"""Cut ledgers: ledger files that have rows of every kind, and the contents of all files together."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ LOG_ID = "a log"
 
 
 async def fill(path: Path) -> None:
-    """Let a ledger hold something of every kind for each subscription; the events of some rows are gone from the log."""
+    """Write rows of every kind for each subscription into a ledger. The log no longer holds the events of some of them."""
     async with open_ledger(path) as ledger:
         await ledger.take_lease("one")
         await ledger.set_log_id(LOG_ID)
@@ -105,7 +105,7 @@ def _held_in(connection: sqlite3.Connection) -> dict[str, list[object]]:
 
 
 def slots_with_rows(path: Path) -> set[int]:
-    """Return the slots of which a file has anything besides finished deliveries."""
+    """Return the slots for which a file has rows, except finished deliveries."""
     with contextlib.closing(connect(path, read_only=True)) as connection:
         found = {slot for (slot,) in connection.execute("SELECT slot FROM open UNION SELECT slot FROM slots")}
         for table in ("owed", "ended", "jobs", "lanes"):

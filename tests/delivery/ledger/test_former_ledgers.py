@@ -1,4 +1,4 @@
-"""Former ledgers: what has ended in files that no worker owns any more is listed, and goes with its day."""
+"""Former ledgers: deliveries that ended in files without an owner are listed, and are dropped with their day."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ async def database(tmp_path: Path) -> Path:
 
 
 def rows_of(number: int) -> list[DoneRow]:
-    """Return what has ended in a file; the events of the files alternate."""
+    """Return the finished deliveries of a file; the events of the files alternate."""
     return [finished(each, "06f"[number], day=number) for each in range(number, 24, 3)]
 
 

@@ -1,4 +1,4 @@
-"""Ledger cut: another number of workers divides the ledgers anew, whatever ends it in between, and refuses files that do not fit."""
+"""Ledger cut: a start divides the ledgers for another number of workers, also after crashes, and refuses files that do not fit."""
 
 import shutil
 import signal
@@ -27,7 +27,7 @@ class CrashError(Exception):
 
 @pytest.fixture
 async def database(tmp_path: Path) -> Path:
-    """A ledger of one worker with something of everything in it."""
+    """A ledger of one worker that has rows of every kind."""
     path = tmp_path / "delivery.db"
     await fill(path)
     return path

@@ -65,7 +65,7 @@ async def test_followers_at_the_head_share_one_stream_and_get_the_same_bytes(wor
     shared = followers[0].bytes[1:]
     assert shared
     assert all(follower.bytes[1:] == shared for follower in followers)
-    # Each looks at the log once, and what comes then is read once for all.
+    # Each follower looks at the log once. Later records are read once for all.
     assert sample("hooktide_relay_own_streams_total") - own_before == 5
     for follower in followers:
         assert follower.positions == list(range(1, 31))

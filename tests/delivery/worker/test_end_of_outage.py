@@ -1,4 +1,4 @@
-"""End of an outage, in virtual time: all sinks of a consumer come back at once, with much waiting for each of them."""
+"""End of an outage, in virtual time: all sinks of a consumer come back at once, and many deliveries wait for each."""
 
 import asyncio
 from collections import Counter
@@ -14,7 +14,7 @@ EVENTS_PER_S = 15
 
 
 async def load(world: World, seconds: int, mode: Mode) -> float:
-    """Publish for some seconds while all sinks are of a mode; return when that began."""
+    """Publish for some seconds while all sinks are in a mode; return when that began."""
     began = world.loop.time()
     for wish in LANES:
         world.endpoints.modes[wish.id] = mode
@@ -33,8 +33,8 @@ def attempts_by_second(world: World, since: float) -> list[int]:
 def test_many_lanes_catch_up_at_no_more_than_twice_the_rate_of_before(play: Play) -> None:
     """Before the outage the sinks get as much as they can take of this consumer: 50 attempts at once, of 0.4 s each.
 
-    Afterwards each lane has its probe, its retries, and what waits in the log. All of it drains, and the lanes are live again: also those
-    that have read to the end of their range and go behind before they have sent it.
+    Afterwards each lane has a probe, retries, and events that wait in the log. All of them drain, and the lanes are live again. That holds
+    also for lanes that have read to the end of their range and go behind before they have sent it.
     """
 
     async def scenario(world: World) -> None:

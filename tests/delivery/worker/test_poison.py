@@ -130,12 +130,12 @@ def test_a_worker_that_stops_as_told_accuses_nobody(play: Play) -> None:
 
 
 async def kill(world: World) -> None:
-    """Let the running worker end without a word, as SIGKILL does."""
+    """End the running worker at once, as SIGKILL does."""
     await world.stop(crash=True)
 
 
 def test_a_worker_that_is_killed_while_it_routes_nothing_accuses_nobody(play: Play) -> None:
-    """However often: what comes afterwards is routed as usual."""
+    """Later events are routed as usual, however often this happens."""
 
     async def scenario(world: World) -> None:
         await started(world, ALPHA)
@@ -156,7 +156,7 @@ def test_a_worker_that_is_killed_while_it_routes_nothing_accuses_nobody(play: Pl
 
 
 def test_a_hundred_events_routed_with_care_are_recorded_within_two_seconds(play: Play) -> None:
-    """A flush follows each of them at once. The event that ended the worker before does so no more, and is not set aside."""
+    """A flush follows each event at once. The event that ended the worker before no longer does, and is not set aside."""
 
     async def scenario(world: World) -> None:
         world.log._expired_before_ms = lambda: 0  # noqa: SLF001 - the log keeps its events

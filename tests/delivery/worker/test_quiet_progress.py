@@ -1,4 +1,4 @@
-"""Quiet progress: a worker of some slots, whom most events do not concern, writes its progress once a second, and sooner if it matters."""
+"""Quiet progress: a worker of some slots writes its progress once a second while no event concerns it, and sooner if somebody waits."""
 
 import asyncio
 from pathlib import Path

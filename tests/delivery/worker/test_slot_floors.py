@@ -1,4 +1,4 @@
-"""Slot floors: slots that are recorded further than the worker reads are passed by up to there, and lose nothing above."""
+"""Slot floors: a worker routes nothing again of slots that are recorded further than it reads, and loses nothing above the floor."""
 
 import asyncio
 import contextlib
@@ -63,7 +63,7 @@ def test_a_floor_joins_once_the_main_place_has_reached_it(position: int, through
 
 
 def take_back_low_slots(world: World, store: SqliteStore) -> None:
-    """Leave the upper slots where the ledger stands, and let the lower slots stand at the beginning of the log, as another ledger's did."""
+    """Put the lower slots at the beginning of the log, as if from another ledger. The upper slots stay where the ledger stands."""
     with contextlib.closing(connect(store.path)) as connection:
         ((positions, events, through),) = connection.execute("SELECT positions, events, through FROM groups").fetchall()
         cursor = ShardCursor(0, *(json.loads(each)[0] for each in (positions, events, through)))
@@ -74,7 +74,7 @@ def take_back_low_slots(world: World, store: SqliteStore) -> None:
 
 
 async def cut(world: World, store: SqliteStore, count: int = 20) -> list[Record]:
-    """Deliver events to ALPHA, and start a worker that has them still to route for GAMMA; return the events."""
+    """Deliver events to ALPHA, then start a worker that must still route them for GAMMA; return the events."""
     await started(world, ALPHA)
     records = world.publish(count, "alpha")
     await world.settle(60.0)
@@ -135,7 +135,7 @@ def test_a_crash_at_any_flush_neither_loses_nor_repeats_what_lies_below_a_floor(
 
 
 async def cut_behind(world: World, store: SqliteStore) -> list[Record]:
-    """Start a worker that needs some seconds up to the floor of ALPHA, whose lane owes all events from the tenth on; return those."""
+    """Start a worker that reaches ALPHA's floor after some seconds; ALPHA's lane owes all events from the tenth on. Return those."""
     await started(world, ALPHA)
     world.publish(10, "alpha")
     await world.settle(60.0)
@@ -152,7 +152,7 @@ async def cut_behind(world: World, store: SqliteStore) -> list[Record]:
 
 
 def test_a_lane_that_was_behind_gets_what_it_owes_up_to_its_floor_and_above(play: Play, store: SqliteStore) -> None:
-    """The worker before has passed the lane by up to the floor, so its range reaches that far, wherever this worker reads."""
+    """The former worker has passed the lane by up to the floor. So the range reaches that far, wherever this worker reads."""
 
     async def scenario(world: World) -> None:
         waiting = await cut_behind(world, store)

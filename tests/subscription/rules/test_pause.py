@@ -241,7 +241,7 @@ async def test_a_watch_tells_of_a_consumers_pause_once_however_many_subscription
 
 
 async def test_a_watch_tells_of_pauses_before_subscriptions_and_of_resumptions_after_them(client: Client) -> None:
-    """Whatever the order of the changes, so that no subscription counts as active in between. Each consumer is told of once."""
+    """The order of the changes does not matter, so no subscription counts as active in between. Each consumer is told of once."""
     resumed, paused, neither = [await client.consumer() for _ in range(3)]
     await client.pause_consumer(resumed)
     async with client.watch() as stream:

@@ -1,9 +1,9 @@
-"""Former ledgers: the finished deliveries in files that no worker owns since a cut.
+"""Former ledgers: the finished deliveries in ledger files that a cut has left without an owner.
 
 retention_loop, listings → ledger → [former_ledgers: ledger_files] → queries
 
-The worker of the first file trims these files, so that each goes with its last day. A worker that is alone answers for them too; if there
-are several, their parent does.
+The worker of the first file trims these files, and removes each with its last day. A worker that is alone also lists their deliveries. If
+there are several workers, their parent lists them.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from services.runtime.listing_reader import Budget, ListingReader
 
 
 class FormerLedgers:
-    """The former files beside a ledger file; beside any but the first there are none."""
+    """The former files beside the first worker's ledger file. Every other worker has none."""
 
     def __init__(self, database: Path) -> None:
         ledgers = stored_map(database)
@@ -34,7 +34,7 @@ class FormerLedgers:
         return None
 
     async def with_page(self, own: Page, listing: Listing) -> Page:
-        """Return a page of the ledger's own deliveries together with those of the former files."""
+        """Return a page with the ledger's own deliveries and those of the former files."""
         if not self._readers:
             return own
         readers = self._readers.values()
@@ -59,7 +59,7 @@ class FormerLedgers:
 
 
 def merged(pages: Sequence[Page], limit: int) -> Page:
-    """Return one page of several: it ends where the first of them ends, so that no delivery is left out between two pages."""
+    """Merge pages into one. It ends where the first of them ends, so that no delivery is left out between two pages."""
     bottom = max((page.before_id for page in pages if page.before_id is not None), default=None)
     rows = {row.id: row for page in pages for row in page.rows if bottom is None or row.id >= bottom}
     newest = sorted(rows.values(), key=lambda row: row.id, reverse=True)

@@ -2,7 +2,7 @@
 
 app, parent → [ledger_cut: slot_copy, ledger_map] → ledger
 
-1. Copy: each file that will own slots gets them from the files that own them now, besides what it has.
+1. Copy: each file gets the slots that it will own, from the files that own them now.
 2. Commit: one transaction in the first file writes the new map.
 3. Settle: each file deletes what it does not own by the map, and notes the map's generation.
 
@@ -144,7 +144,7 @@ class _LedgerCut:
         self._remove_unused(ledgers)
 
     def _copy(self, number: int, ledgers: LedgerMap, new: LedgerMap) -> None:
-        """Let a file have all slots that it will own, besides those that it owns."""
+        """Copy into a file the slots that it will own and does not own yet."""
         if number not in self._there:
             self._create(number)
         owned = slots_of(number, ledgers.workers)
@@ -163,7 +163,7 @@ class _LedgerCut:
 
         def copy(connection: sqlite3.Connection) -> None:
             if moving:
-                # From here on, whatever ends this start, the next one knows that there may be something to delete.
+                # From here on the next start knows that there may be something to delete, however this start ends.
                 set_meta(connection, _ARRIVING, str(new.generation))
                 slot_copy.copy_slots(connection, moving, self._now_ms)
             if number == 0 and source >= new.workers:

@@ -1,8 +1,8 @@
-"""Ledger files: where the files of several workers are, and what becomes of those that no worker owns any more.
+"""Ledger files: where the files of several workers are, and when a file without an owner is removed.
 
 ledger, ledger_cut → [ledger_files]
 
-A file that owns no slots since a cut is a former file: it has finished deliveries only, and goes with its last day.
+A file that has lost its slots in a cut is a former file. It has only finished deliveries, and is removed with its last day.
 """
 
 import contextlib
@@ -41,7 +41,10 @@ def stored_map(database: Path) -> LedgerMap:
 
 
 def peeked_map(database: Path) -> LedgerMap | None:
-    """Return the map in a file, without changing the file; None if it holds none, or cannot be read, which whoever opens it reports."""
+    """Return the map in a file; None if the file has no map or cannot be read. The file is not changed.
+
+    An unreadable file raises no error here, because the service reports it when it opens the file.
+    """
     try:
         rows = peek(database, "SELECT value FROM meta WHERE name = ?", MAP)
     except sqlite3.Error:
@@ -71,7 +74,7 @@ def owned_file(database: Path, number: int, workers: int) -> Path:
 
 
 def trim_former(path: Path, before_day: str) -> int:
-    """Drop the finished deliveries of a former file from days before `before_day` (YYYYMMDD), and the file with its last day.
+    """Drop a former file's finished deliveries of days before `before_day` (YYYYMMDD). Remove the file if no day is left.
 
     Return how many were dropped. A file that another process has open stays as it is.
     """
@@ -99,12 +102,12 @@ def _drop_some(connection: sqlite3.Connection, before_day: str) -> int | None:
 
 
 def days_in(path: Path) -> list[str]:
-    """Return the days of which a ledger file has finished deliveries, the newest first."""
+    """Return the days with finished deliveries in a ledger file, the newest first."""
     with contextlib.closing(connect(path)) as connection:
         return stored_days(connection)
 
 
 def remove_ledger(path: Path) -> None:
-    """Remove a ledger file whose lock is held, and what belongs to it."""
+    """Remove a ledger file whose lock is held, with its write-ahead log and its lock file."""
     for left in (path, *(path.with_name(f"{path.name}-{end}") for end in ("wal", "shm")), lock_file(path)):
         left.unlink(missing_ok=True)

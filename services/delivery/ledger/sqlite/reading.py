@@ -1,4 +1,4 @@
-"""Reading: reads the deliveries in a ledger file that another process may write, or that no process has open.
+"""Reading: reads deliveries from a ledger file that this process does not own.
 
 front_server → ledger_files → [reading] → queries, ranges
 """

@@ -26,10 +26,10 @@ _IN_SLOTS = "substr(subscription_id, -2) BETWEEN printf('%02x', :first) AND prin
 
 
 def delete_slots(connection: sqlite3.Connection, owned: range) -> None:
-    """Delete everything of the slots that are not `owned`, besides finished deliveries and copies of events.
+    """Delete everything about slots that are not `owned`, except finished deliveries and copies of events.
 
-    Without any slots, the copies go as well, and all that the file knows of its log and its clock: a worker that gets the file later must
-    not take old events for those that another log has at their positions.
+    If no slots are owned, also delete the copies, the events set aside, and what the file knows of its log and its clock. Otherwise a
+    worker that gets the file later could take old events for those that another log has at their positions.
     """
     bounds = {"first": owned.start, "last": owned.stop - 1}
     if not owned:
@@ -56,12 +56,12 @@ def arrange_groups(connection: sqlite3.Connection) -> None:
         _, *arrays = map(json.dumps, zip(*cursor.shards, strict=True))
         connection.execute("INSERT INTO groups VALUES (?, ?, ?, ?)", (cursor.group_id, *arrays))
         connection.executemany("INSERT INTO slots VALUES (?, ?)", [(slot, cursor.group_id) for slot in slots])
-    # Another place may be the lowest now, and routing there has suspected no event.
+    # The lowest place may be another one now, so what the note says of starts at the former one no longer holds.
     connection.execute("DELETE FROM meta WHERE name = ?", (ROUTING_NOTE,))
 
 
 def copy_slots(connection: sqlite3.Connection, slots: range, now_ms: int) -> None:
-    """Copy slots from the attached file, which owns them, into a file that has nothing of them; `now_ms` is the wall clock's time."""
+    """Copy slots from the attached file, which owns them, into a file that has none of them; `now_ms` is the wall clock's time."""
     later_ms = _copy_state(connection, now_ms)
     lower = _positions_below(connection)
     bounds = {"first": slots.start, "last": slots.stop - 1, "later_ms": later_ms, "lower": lower}
@@ -92,17 +92,17 @@ def copy_outbox(connection: sqlite3.Connection) -> None:
 
 
 def _later(column: str) -> str:
-    """Return the SQL for a due time by this file's clock; 0 means that there is none."""
+    """Return the SQL that converts a due time to this file's clock. 0 stays 0, because it means no due time."""
     return f"CASE {column} WHEN 0 THEN 0 ELSE max(1, {column} + :later_ms) END"
 
 
 def _moved(column: str) -> str:
-    """Return the SQL for a position; a negative one, which the log does not hold, comes to lie below all of this file."""
+    """Return the SQL that moves a negative position below all positions of this file. The log holds no event at such a position."""
     return f"CASE WHEN {column} < 0 THEN {column} + :lower ELSE {column} END"
 
 
 def _copy_state(connection: sqlite3.Connection, now_ms: int) -> int:
-    """Take over the log's identity, and the clock if this file has none yet; return by how many ms due times are later by this clock."""
+    """Take over the log's identity, and the clock if this file has none; return how many ms to add to due times for this clock."""
     here = dict(connection.execute("SELECT name, value FROM main.meta"))
     there = dict(connection.execute(f"SELECT name, value FROM {SOURCE}.meta"))  # noqa: S608 - a constant
     if not here.get(LOG_ID) and there.get(LOG_ID):
@@ -120,7 +120,10 @@ def _time_in(meta: Mapping[str, str], now_ms: int) -> int:
 
 
 def _positions_below(connection: sqlite3.Connection) -> int:
-    """Return the lowest position of this file, or 0: a repair gives rows of events that are gone negative positions, file by file."""
+    """Return the lowest position of this file, at most 0.
+
+    Each file has negative positions of its own: a repair gives them to rows whose events are gone from the log.
+    """
     lowest = "SELECT min(position) FROM (SELECT position FROM main.open UNION ALL SELECT position FROM main.payloads UNION ALL SELECT 0)"
     return int(connection.execute(lowest).fetchone()[0])
 
