@@ -17,7 +17,7 @@ from alembic import command, context
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from services.runtime.database_files import DatabaseFiles, lock_file, named_database, was_removed
+from services.runtime.database_files import DatabaseFiles, lock_file, named_database, open_lock, was_removed
 from services.runtime.service_process import StartError
 
 # STRICT tables came with this version.
@@ -207,11 +207,7 @@ def sole_owner(path: Path) -> Iterator[None]:
     while it was open and is still missing.
     """
     beside = lock_file(path)
-    try:
-        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        message = f"cannot write {beside}: {error.strerror}; set HOOKTIDE_DATA_DIR to a directory that can be written"
-        raise StartError(message) from error
+    descriptor = open_lock(beside)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -43,6 +43,15 @@ def lock_file(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
 
 
+def open_lock(path: Path) -> int:
+    """Open a lock file, make it if it is missing, and return its descriptor. Raises `StartError` if it cannot be written."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        message = f"cannot write {path}: {error.strerror}; set HOOKTIDE_DATA_DIR to a directory that can be written"
+        raise StartError(message) from error
+
+
 def was_removed(path: Path, lock: int) -> bool:
     """Return whether a database was removed while it was open and is still missing; `lock` is the descriptor of its lock file."""
     is_noted = os.pread(lock, len(_REMOVED), 0) == _REMOVED

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+from services.runtime.database_files import open_lock
 from services.runtime.logs import logger
 from services.runtime.service_process import StartError
 
@@ -51,12 +52,7 @@ async def workers_lock(database: Path) -> AsyncIterator[int]:
 
     If the parent is killed, its workers end within seconds, and the next parent waits for them. Raises `StartError` if they do not end.
     """
-    path = database.with_name(f"{database.name}.workers.lock")
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        message = f"cannot write {path}: {error.strerror}; set HOOKTIDE_DATA_DIR to a directory that can be written"
-        raise StartError(message) from error
+    descriptor = open_lock(database.with_name(f"{database.name}.workers.lock"))
     try:
         end, has_said = time.monotonic() + _WORKERS_END_WITHIN_S, False
         while not _is_locked(descriptor):
