@@ -5,6 +5,7 @@ import contextlib
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 from hooktide.delivery.v1 import delivery_pb2_grpc
 
@@ -79,13 +80,8 @@ async def running(
         settings = settings_of_worker(settings, seat)
     reloadable = Reloadable(settings, read)
     token, tls, calls_tls = service_tokens(reloadable), server_tls(reloadable, "delivery"), client_tls(reloadable)
-    path = database_path(settings.delivery_database_url, settings.data_dir, "delivery")
     async with contextlib.AsyncExitStack() as stack:
-        if seat is None:
-            await asyncio.to_thread(ensure_cut, path, 1)
-        else:
-            path = await asyncio.to_thread(owned_file, path, seat.number, settings.delivery_workers)
-        ledger = await stack.enter_async_context(open_ledger(path))
+        ledger = await stack.enter_async_context(open_ledger(await asyncio.to_thread(_ledger_path, settings, seat)))
         transport = await stack.enter_async_context(open_transport(reloadable.derived(_egress_policy, EgressPolicy.replace), reloadable))
         registry = await stack.enter_async_context(open_channel(settings.subscription_target, tls=calls_tls))
         ingest = await stack.enter_async_context(open_channel(settings.ingest_target, retried=RETRIED, tls=calls_tls))
@@ -97,9 +93,6 @@ async def running(
         def handshakes() -> Share:
             return reloadable.settings.share_of(reloadable.settings.delivery_handshakes_max)
 
-        def tests() -> Share:
-            return reloadable.settings.share_of(reloadable.settings.delivery_test_events_max)
-
         verifier = SinkVerifier(
             VerificationClient(registry, token), transport, origin=settings.origin, public_url=settings.public_url, share=handshakes
         )
@@ -108,16 +101,7 @@ async def running(
         peers = Peers(log, registry_client, NoticeClient(ingest, token))
         worker = Worker(settings, ledger, transport, peers, clock, unverified=verifications.put)
         reloadable.on_reload(worker.change_settings)
-        sink_tester = SinkTester(
-            transport,
-            worker.replica.get,
-            worker.replica.active,
-            worker.barrier.passed,
-            clock,
-            settings.origin,
-            tests,
-            worker.freshness.holds,
-        )
+        tester = _sink_tester(worker, transport, clock, reloadable)
         grpc_server = Server(server.RULES, token, limits=CallLimits.of(settings), reflection=settings.grpc_reflection)
         reloadable.on_reload(lambda new: grpc_server.change_limits(CallLimits.of(new)))
         listings = DeliveryListings(
@@ -129,7 +113,7 @@ async def running(
             recorded_through=worker.lane_modes.recorded_of,
             waits_s=worker.waits_s,
         )
-        delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(listings, verifier, sink_tester, worker), grpc_server.grpc)
+        delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(DeliveryServer(listings, verifier, tester, worker), grpc_server.grpc)
         admin = await stack.enter_async_context(
             http_server(
                 admin_app(worker.why_not_ready, worker.why_degraded), settings.delivery_admin_listen, tls=server_tls(reloadable, "admin")
@@ -142,6 +126,32 @@ async def running(
                 yield Addresses(listen=listen, admin=admin)
             finally:
                 await grpc_server.stop()
+
+
+def _ledger_path(settings: DeliverySettings, seat: WorkerSeat | None) -> Path:
+    """Return the ledger file of the service, or of one of its workers, whose files the parent has cut. Raises `StartError`."""
+    database = database_path(settings.delivery_database_url, settings.data_dir, "delivery")
+    if seat is not None:
+        return owned_file(database, seat.number, settings.delivery_workers)
+    [path] = ensure_cut(database, 1)
+    return path
+
+
+def _sink_tester(worker: Worker, transport: Transport, clock: SystemClock, reloadable: Reloadable[DeliverySettings]) -> SinkTester:
+    def share() -> Share:
+        return reloadable.settings.share_of(reloadable.settings.delivery_test_events_max)
+
+    replica = worker.replica
+    return SinkTester(
+        transport,
+        replica.get,
+        replica.active,
+        worker.barrier.passed,
+        clock,
+        reloadable.settings.origin,
+        share,
+        worker.freshness.holds,
+    )
 
 
 def _settings_of_seat(seat: WorkerSeat) -> DeliverySettings:

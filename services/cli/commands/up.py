@@ -71,8 +71,6 @@ def up_command(composition: Composition) -> Callable[..., None]:
 
         async def serve(process: ServiceProcess) -> None:
             configure_logs("up", "warning")
-            if not as_json:
-                say_starting()
             notices = Notices(raw=log or as_json)
             supervisor = Supervisor(
                 data_dir,
@@ -83,17 +81,7 @@ def up_command(composition: Composition) -> Callable[..., None]:
                 allow_local_sinks=allow_local_sinks,
                 delivery_workers=workers,
             )
-            made = await _started(supervisor, free_ports=free_ports)
-            try:
-                if as_json:
-                    say_running_json(supervisor, made)
-                else:
-                    say_running(supervisor, made, data_dir)
-                process.ready(**{name: supervisor.addresses(name).listen for name in SERVICES})
-                await _until_stopped(process, supervisor)
-                warn("hooktide up: stopping; press Ctrl-C again to stop immediately")
-            finally:
-                await supervisor.stop()
+            await _supervise(process, supervisor, data_dir, free_ports=free_ports, as_json=as_json)
 
         raise typer.Exit(run("up", serve, ready_file=ready_file, until_stdin_closes=until_stdin_closes, reloads=True))
 
@@ -108,6 +96,23 @@ def _workers(processes: str | None) -> int | None:
         return delivery_workers(processes, usable_cores())
     except ValueError as error:
         raise CommandError(f"--processes={processes}: {error}", code=2) from None
+
+
+async def _supervise(process: ServiceProcess, supervisor: Supervisor, data_dir: Path, *, free_ports: bool, as_json: bool) -> None:
+    """Start the services, say where they listen, and stop them once the process is asked to stop."""
+    if not as_json:
+        say_starting()
+    made = await _started(supervisor, free_ports=free_ports)
+    try:
+        if as_json:
+            say_running_json(supervisor, made)
+        else:
+            say_running(supervisor, made, data_dir)
+        process.ready(**{name: supervisor.addresses(name).listen for name in SERVICES})
+        await _until_stopped(process, supervisor)
+        warn("hooktide up: stopping; press Ctrl-C again to stop immediately")
+    finally:
+        await supervisor.stop()
 
 
 async def _started(supervisor: Supervisor, *, free_ports: bool) -> Keys | None:

@@ -33,7 +33,7 @@ from services.runtime.configuration.settings_file import with_settings_file
 from services.runtime.configuration.settings_reader import read_settings
 from services.runtime.database_files import named_database
 from services.runtime.database_layout import refuse_other_layout
-from services.runtime.service_process import Addresses, StartError
+from services.runtime.service_process import Addresses, FatalError, StartError
 
 READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 25.0
@@ -306,8 +306,12 @@ class Supervisor:
     def _start_child(self, service: str, lock: int) -> Child:
         others = {name: at.listen for name, at in self._addresses.items()}
         environ = service_environment.environment(service, own=self._addresses[service], others=others, base=self._environ)
-        with self._logs[service].open() as output:
-            child = Child([service], environ=environ, ready_file=self.directory.ready_file(service), output=output, inherited=(lock,))
+        try:
+            with self._logs[service].open() as output:
+                child = Child([service], environ=environ, ready_file=self.directory.ready_file(service), output=output, inherited=(lock,))
+        except FileNotFoundError as error:
+            message = f"cannot start {service}: {self.directory.path} was removed or moved; put it back, and start again"
+            raise FatalError(message) from error
         self._children[service] = child
         return child
 

@@ -17,10 +17,10 @@ from services.__main__ import COMPOSITION
 from services.cli.supervise.service_environment import SERVICES, Ports
 from services.cli.supervise.supervisor import Notice, Supervisor
 from services.cli.supervise.up_screen import Notices
-from services.runtime.service_process import StartError
+from services.runtime.service_process import FatalError, StartError
 from tests.runtime.reflection_client import asked
 from tests.support.commands import clean_environ, hooktide, running
-from tests.support.waiting import until, until_so
+from tests.support.waiting import PATIENCE_S, until, until_so
 
 
 @contextlib.asynccontextmanager
@@ -106,6 +106,14 @@ async def test_a_killed_service_is_started_again_at_the_same_address(tmp_path: P
     ]
     assert not any(psutil.pid_exists(supervisor.pid(name)) for name in SERVICES)
     assert not supervisor.directory.addresses_file.exists()
+
+
+async def test_a_data_directory_that_was_moved_away_ends_the_supervisor_with_a_sentence(tmp_path: Path) -> None:
+    async with supervising(tmp_path / "data") as supervisor:
+        (tmp_path / "data").rename(tmp_path / "moved")
+        supervisor.kill("gateway")
+        with pytest.raises(FatalError, match=f"^cannot start gateway: {tmp_path / 'data'} was removed or moved; put it back"):
+            await asyncio.wait_for(supervisor.run(), PATIENCE_S)
 
 
 async def test_health_shows_the_delivery_workers_and_a_killed_one_is_told_of_and_started_again(tmp_path: Path) -> None:
