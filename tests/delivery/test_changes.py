@@ -13,7 +13,7 @@ from tests.delivery.conftest import Play
 from tests.simulation.end_checks import check_end
 from tests.simulation.endpoints import Mode
 from tests.simulation.registry import DISABLED, PAUSED, Wish
-from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
+from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started, started_failing
 from tests.simulation.world import CONSUMERS, World
 
 
@@ -205,10 +205,7 @@ def test_a_changed_sink_is_called_from_the_next_attempt_on(play: Play) -> None:
     """Deliveries that were routed before the change go to the new sink."""
 
     async def scenario(world: World) -> None:
-        await started(world, ALPHA)
-        world.endpoints.modes[ALPHA.id] = Mode.FAILING
-        world.publish(2, "alpha")
-        await asyncio.sleep(0.2)
+        await started_failing(world, 2, for_s=0.2)
         world.endpoints.modes.clear()
         world.change(replace(ALPHA, sink="https://consumer.example/new"))
         await finished(world, within_s=60.0)
@@ -275,10 +272,7 @@ def test_a_restart_brings_no_attempt_forward_at_the_same_sink(play: Play) -> Non
     """Other settings of the subscription may change, and the deliveries may have failed at a former sink before."""
 
     async def scenario(world: World) -> None:
-        await started(world, ALPHA)
-        world.endpoints.modes[ALPHA.id] = Mode.FAILING
-        world.publish(3, "alpha")
-        await asyncio.sleep(5.0)
+        await started_failing(world, 3, for_s=5.0)
         for number, requests in enumerate((6, 6, 6)):
             await world.stop(crash=True)
             world.change(replace(ALPHA, sink="https://consumer.example/new", rate_per_second=50.0 + number))
@@ -295,10 +289,7 @@ def test_another_change_brings_no_attempt_forward_and_a_new_sink_has_waits_of_it
     """A failure counts as an attempt wherever it happened."""
 
     async def scenario(world: World) -> None:
-        await started(world, ALPHA)
-        world.endpoints.modes[ALPHA.id] = Mode.FAILING
-        records = world.publish(3, "alpha")
-        await asyncio.sleep(5.0)
+        records = await started_failing(world, 3, for_s=5.0)
         world.change(replace(ALPHA, types=("alpha", "beta"), rate_per_second=50.0))
         await asyncio.sleep(60.0)
         assert world.endpoints.requests == 3

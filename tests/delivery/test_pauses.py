@@ -10,7 +10,7 @@ from services.delivery.model import State
 from tests.delivery.conftest import Play
 from tests.simulation.endpoints import Mode
 from tests.simulation.registry import ACTIVE, DISABLED, PAUSED
-from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
+from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started, started_failing
 from tests.simulation.world import CONSUMERS, World
 
 OTHER = replace(BETA, consumer_id=CONSUMERS[1])
@@ -155,10 +155,7 @@ def test_a_consumer_that_is_paused_and_resumed_at_any_moment_gets_everything_and
 
 def test_while_paused_nothing_is_sent_and_nothing_is_lost(play: Play) -> None:
     async def scenario(world: World) -> None:
-        await started(world, ALPHA)
-        world.endpoints.modes[ALPHA.id] = Mode.FAILING
-        records = world.publish(3, "alpha")
-        await asyncio.sleep(0.2)
+        records = await started_failing(world, 3, for_s=0.2)
         world.change(replace(ALPHA, state=PAUSED))
         world.endpoints.modes.clear()
         await asyncio.sleep(1.0)

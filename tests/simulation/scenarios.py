@@ -6,6 +6,7 @@ from services.delivery.ledger.rows import EndedRow
 from services.delivery.model import State, delivery_id
 from services.eventlog.record import Record
 from tests.simulation.end_checks import check_rest
+from tests.simulation.endpoints import Mode
 from tests.simulation.registry import Wish
 from tests.simulation.world import CONSUMERS, World
 
@@ -20,6 +21,15 @@ async def started(world: World, *wishes: Wish) -> None:
         world.change(wish)
     await world.start()
     await asyncio.sleep(1.0)
+
+
+async def started_failing(world: World, count: int, for_s: float) -> list[Record]:
+    """Start a worker while ALPHA's sink fails, publish `count` events for it, and return them after `for_s` seconds of attempts."""
+    await started(world, ALPHA)
+    world.endpoints.modes[ALPHA.id] = Mode.FAILING
+    records = world.publish(count, "alpha")
+    await asyncio.sleep(for_s)
+    return records
 
 
 async def finished(world: World, within_s: float = 600.0) -> None:

@@ -5,8 +5,7 @@ import pytest
 from services.delivery.dispatch import lane
 from services.delivery.model import State
 from tests.delivery.conftest import Play
-from tests.simulation.endpoints import Mode
-from tests.simulation.scenarios import ALPHA, deliveries, finished, started
+from tests.simulation.scenarios import ALPHA, deliveries, finished, started_failing
 from tests.simulation.world import World
 
 
@@ -16,10 +15,7 @@ def test_a_lane_with_too_many_failed_deliveries_takes_no_more_until_half_of_them
     monkeypatch.setattr(lane, "FAILED_ROWS_MAX", 8)
 
     async def scenario(world: World) -> None:
-        await started(world, ALPHA)
-        world.endpoints.modes[ALPHA.id] = Mode.FAILING
-        records = world.publish(8, "alpha")
-        await asyncio.sleep(2.0)
+        records = await started_failing(world, 8, for_s=2.0)
         lane = world.at_work().worker.dispatcher.lanes.lane(ALPHA.id)
         assert lane.is_slowed
         records += world.publish(50, "alpha")

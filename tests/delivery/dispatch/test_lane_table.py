@@ -6,7 +6,7 @@ import itertools
 from services.delivery.model import State
 from tests.delivery.conftest import Play
 from tests.simulation.endpoints import Mode
-from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
+from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started, started_failing
 from tests.simulation.tiny_settings import DELAYS_S
 from tests.simulation.world import World
 
@@ -38,10 +38,7 @@ def test_after_an_outage_events_arrive_in_the_order_of_their_positions(play: Pla
     """The order holds for events that were not tried during the outage; the tried ones follow when they are due."""
 
     async def scenario(world: World) -> None:
-        await started(world, ALPHA)
-        world.endpoints.modes[ALPHA.id] = Mode.FAILING
-        world.publish(300, "alpha")
-        await asyncio.sleep(20.0)
+        await started_failing(world, 300, for_s=20.0)
         world.endpoints.modes.clear()
         await finished(world, within_s=3600.0)
         firsts = [sent for sent in world.endpoints.log if sent.number == 1]
@@ -56,10 +53,7 @@ def test_an_open_breaker_lets_one_probe_through_at_a_time(play: Play) -> None:
     """However many deliveries wait, a dead endpoint gets one probe at a time, ever more rarely, and no delivery loses an attempt."""
 
     async def scenario(world: World) -> None:
-        await started(world, ALPHA)
-        world.endpoints.modes[ALPHA.id] = Mode.FAILING
-        world.publish(200, "alpha")
-        await asyncio.sleep(1.0)
+        await started_failing(world, 200, for_s=1.0)
         before = len(world.endpoints.log)
         assert before <= 10 + world.settings.delivery_lane_in_flight_max
         await asyncio.sleep(90.0)

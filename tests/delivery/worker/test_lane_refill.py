@@ -9,7 +9,7 @@ from services.delivery.model import State
 from tests.delivery.conftest import Play
 from tests.simulation.endpoints import Mode
 from tests.simulation.registry import PAUSED
-from tests.simulation.scenarios import ALPHA, deliveries, finished, started
+from tests.simulation.scenarios import ALPHA, deliveries, finished, started, started_failing
 from tests.simulation.world import World
 
 
@@ -18,10 +18,7 @@ def test_the_smallest_bounds_drain(play: Play, bound: str) -> None:
     """A lane that may hold a single delivery still reads the others back."""
 
     async def scenario(world: World) -> None:
-        await started(world, ALPHA)
-        world.endpoints.modes[ALPHA.id] = Mode.FAILING
-        records = world.publish(40, "alpha")
-        await asyncio.sleep(5.0)
+        records = await started_failing(world, 40, for_s=5.0)
         world.endpoints.modes.clear()
         await finished(world)
         assert deliveries(world, records) == [State.DELIVERED] * 40
@@ -33,10 +30,7 @@ def test_a_lane_that_only_waits_for_retries_wakes_for_them(play: Play) -> None:
     """No new event comes after an outage: the breaker is open, every retry is due after the probe's time, and no retry is forgotten."""
 
     async def scenario(world: World) -> None:
-        await started(world, ALPHA)
-        world.endpoints.modes[ALPHA.id] = Mode.FAILING
-        records = world.publish(10, "alpha")
-        await asyncio.sleep(1.0)
+        records = await started_failing(world, 10, for_s=1.0)
         world.endpoints.modes.clear()
         await finished(world, within_s=900.0)
         assert deliveries(world, records) == [State.DELIVERED] * 10
@@ -108,10 +102,7 @@ def test_a_delivery_that_ends_while_its_row_is_read_is_not_sent_again(play: Play
     """Its row was read while the attempt was under way, and arrives after its success is recorded."""
 
     async def scenario(world: World) -> None:
-        await started(world, ALPHA)
-        world.endpoints.modes[ALPHA.id] = Mode.FAILING
-        world.publish(1, "alpha")
-        await asyncio.sleep(0.4)
+        await started_failing(world, 1, for_s=0.4)
         # The attempt takes longer than a flush waits, so its row is written as unfinished.
         world.endpoints.modes[ALPHA.id], world.endpoints.slow_s = Mode.SLOW, 2.0
         world.loop.slow_jobs[job] = (0.001, 3.0)

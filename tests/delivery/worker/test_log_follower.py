@@ -9,9 +9,8 @@ from prometheus_client import REGISTRY
 from services.delivery.model import State
 from services.delivery.worker import log_follower
 from tests.delivery.conftest import Play
-from tests.simulation.endpoints import Mode
 from tests.simulation.registry import PAUSED, Wish
-from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started
+from tests.simulation.scenarios import ALPHA, BETA, deliveries, finished, started, started_failing
 from tests.simulation.world import CONSUMERS, World
 
 
@@ -19,10 +18,7 @@ def test_while_the_registry_is_away_new_events_wait_and_deliveries_go_on(play: P
     """A metric shows the growing age of the oldest waiting event until the registry is back."""
 
     async def scenario(world: World) -> None:
-        await started(world, ALPHA)
-        world.endpoints.modes[ALPHA.id] = Mode.FAILING
-        routed = world.publish(3, "alpha")
-        await asyncio.sleep(0.2)
+        routed = await started_failing(world, 3, for_s=0.2)
         world.endpoints.modes.clear()
         world.registry.set_reachable(reachable=False)
         new = world.publish(3, "alpha")
@@ -43,10 +39,7 @@ def test_while_the_log_is_away_lanes_wait_for_it(play: Play) -> None:
     """Deliveries in memory go on; deliveries that must be read back follow when the log is back."""
 
     async def scenario(world: World) -> None:
-        await started(world, ALPHA)
-        world.endpoints.modes[ALPHA.id] = Mode.FAILING
-        records = world.publish(30, "alpha")
-        await asyncio.sleep(5.0)
+        records = await started_failing(world, 30, for_s=5.0)
         world.endpoints.modes.clear()
         world.log.set_reachable(reachable=False)
         jobs = world.loop.jobs_done
