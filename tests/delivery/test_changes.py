@@ -240,7 +240,7 @@ def test_what_failed_at_a_former_sink_is_due_at_once_at_its_successor(play: Play
 
 @pytest.mark.parametrize("is_ordered", [False, True], ids=["unordered", "ordered"])
 @pytest.mark.parametrize(("sink", "token"), [("https://consumer.example/new", "one"), (ALPHA.sink, "another")], ids=["sink", "credential"])
-def test_what_failed_at_a_former_sink_is_due_at_once_if_the_change_came_while_no_worker_ran(
+def test_a_delivery_that_failed_at_a_former_sink_is_due_at_once_if_the_sink_changed_while_no_worker_ran(
     play: Play,
     sink: str,
     token: str,

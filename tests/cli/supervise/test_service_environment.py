@@ -108,11 +108,11 @@ def test_local_sinks_are_for_those_who_say_so_or_are_alone(given: str | None, ot
 
 
 @pytest.mark.parametrize(("asked", "cores", "workers"), [("auto", 1, 1), ("auto", 3, 1), ("auto", 8, 6), ("auto", 64, 16), ("4", 2, 4)])
-def test_the_cores_decide_how_many_workers_there_are_unless_somebody_does(asked: str, cores: int, workers: int) -> None:
+def test_there_are_as_many_workers_as_the_cores_permit_unless_a_number_is_given(asked: str, cores: int, workers: int) -> None:
     assert delivery_workers(asked, cores) == workers
 
 
 @pytest.mark.parametrize("asked", ["0", "17", "-1", "many", ""])
-def test_a_number_of_workers_that_is_none_is_refused(asked: str) -> None:
+def test_a_wrong_number_of_workers_is_refused(asked: str) -> None:
     with pytest.raises(ValueError, match="write auto, or a number from 1 to 16"):
         delivery_workers(asked, 8)

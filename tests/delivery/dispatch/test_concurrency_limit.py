@@ -122,7 +122,7 @@ def test_each_success_counts_once_and_a_whole_window_adds_one() -> None:
     assert seen == [(2, 2, 1, 5, 0.0), (3, 2, 0, 4, 1.0), (3, 2, 1, 3, 2.0), (3, 2, 2, 2, 3.0), (4, 2, 0, 1, 4.0)]
 
 
-def test_at_its_maximum_it_counts_no_window() -> None:
+def test_a_limit_at_its_maximum_counts_no_window() -> None:
     limit = ConcurrencyLimit(limit=LIMIT_MAX, doubles_below=16, to_count=1)
     limit.succeeded(1.0)
     assert state(limit)[:4] == (LIMIT_MAX, 16, 0, 0)

@@ -241,7 +241,7 @@ def test_a_consumer_whose_attempts_wait_for_a_flush_keeps_no_other_waiting() -> 
     assert rounds.next(0.0, 10_000, recordable) is None
 
 
-def test_once_more_may_be_unrecorded_whoever_waited_for_it_takes_turns_again() -> None:
+def test_waiting_consumers_take_turns_again_once_more_may_be_unrecorded() -> None:
     rounds, waiting, another = FairRounds(10), Consumer("a", unrecorded=10), Consumer("b", unrecorded=20)
     for number, consumer in enumerate((waiting, another)):
         rounds.join(Lane(str(number), consumer), Work.FRESH)

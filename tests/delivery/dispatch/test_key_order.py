@@ -55,7 +55,7 @@ def test_deliveries_without_a_key_do_not_wait_for_each_other() -> None:
     assert order.may_start(two)
 
 
-def test_what_follows_a_row_becomes_a_row() -> None:
+def test_a_delivery_behind_a_row_of_its_key_becomes_a_row() -> None:
     order, one, two, three = complete(), delivery(1), delivery(2), delivery(3)
     order.add(one)
     assert not order.has_row_before(A, 2)
@@ -165,7 +165,7 @@ def test_a_lane_takes_no_more_once_too_many_wait() -> None:
     assert order.is_full
 
 
-def test_what_is_not_known_ends_without_effect() -> None:
+def test_the_end_of_an_unknown_delivery_has_no_effect() -> None:
     order = complete()
     assert order.end(delivery(1)) is None
     order.add(delivery(1))

@@ -18,7 +18,7 @@ def handed(count: int) -> tuple[OwedRange, list[Delivery]]:
     return owed, deliveries
 
 
-def test_what_is_taken_back_is_read_again_although_all_of_the_range_was_read() -> None:
+def test_events_that_are_taken_back_are_read_again_although_the_whole_range_was_read() -> None:
     owed, deliveries = handed(4)
     assert is_read(owed)
     assert take_back(owed, deliveries[1]) == 3

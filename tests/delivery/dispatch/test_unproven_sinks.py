@@ -123,7 +123,7 @@ def test_an_attempt_that_starts_early_moves_the_next_one_on_by_a_distance() -> N
     assert unproven.wait_s(6.0) == 0.0
 
 
-def test_what_waits_tells_whether_a_lane_is_parked_and_has_a_turn() -> None:
+def test_a_parked_lane_is_waited_for_until_it_gets_its_turn() -> None:
     unproven, one = UnprovenSinks(), lane("a", failures=1)
     assert not unproven.is_waited_for
     unproven.park(one)

@@ -94,7 +94,7 @@ def test_groups_at_one_place_become_one(database: Path) -> None:
     assert groups_of(database) == [(1, 100, 256)]
 
 
-def test_what_has_ended_stays_in_its_file_and_a_file_without_anything_goes(database: Path) -> None:
+def test_finished_deliveries_stay_in_their_file_and_an_empty_file_is_removed(database: Path) -> None:
     for workers in (4, 1):
         ensure_cut(database, workers)
     assert numbers_there(database) == {0}
@@ -105,7 +105,7 @@ def test_what_has_ended_stays_in_its_file_and_a_file_without_anything_goes(datab
     assert groups_of(ledger_file(database, 2))[0][2] == 0
 
 
-def test_one_worker_that_was_ever_alone_changes_nothing(database: Path) -> None:
+def test_a_ledger_that_always_had_one_worker_is_not_changed(database: Path) -> None:
     before = database.read_bytes(), sorted(path.name for path in database.parent.iterdir())
     assert ensure_cut(database, 1) == [database]
     assert (database.read_bytes(), sorted(path.name for path in database.parent.iterdir())) == before
@@ -155,7 +155,7 @@ def test_a_crash_at_any_step_loses_nothing_whatever_the_next_start_wants(
 
 
 @pytest.mark.parametrize("point", ["ledger_cut.copying", "ledger_cut.committed", "ledger_cut.settling"])
-def test_a_killed_process_leaves_what_the_next_start_finishes(database: Path, point: str) -> None:
+def test_the_next_start_finishes_what_a_killed_process_left(database: Path, point: str) -> None:
     before = held(database)
     script = (
         "import os, signal, sys\n"
@@ -203,7 +203,7 @@ def test_a_worker_that_starts_again_alone_needs_the_ledger_that_it_had(database:
 
 
 @pytest.mark.parametrize("workers", [0, 17])
-def test_a_number_of_workers_that_cannot_be_is_refused(tmp_path: Path, workers: int) -> None:
+def test_a_number_of_workers_outside_1_to_16_is_refused(tmp_path: Path, workers: int) -> None:
     with pytest.raises(StartError, match=f"HOOKTIDE_DELIVERY_WORKERS={workers}: there can be 1 to 16 delivery workers"):
         ensure_cut(tmp_path / "delivery.db", workers)
 

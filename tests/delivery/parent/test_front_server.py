@@ -129,7 +129,7 @@ async def test_a_worker_whose_ledger_cannot_be_read_is_named_whatever_is_asked(w
         (pb.DELIVERY_STATE_UNSPECIFIED, "evt_" + "0" * 32, pb.EndedInLog()),
     ],
 )
-async def test_what_has_ended_without_rows_of_a_missing_worker_is_counted_from_its_file(
+async def test_deliveries_of_a_missing_worker_that_ended_without_rows_are_counted_from_its_file(
     world: World, tmp_path: Path, state: Any, event_id: str, ended: pb.EndedInLog
 ) -> None:
     world.workers[0].answer = pages([])
@@ -164,7 +164,7 @@ async def test_a_call_about_a_subscription_goes_to_its_owner_alone(world: World,
     assert failure.reason is Reason.UNAVAILABLE
 
 
-async def test_a_worker_that_refuses_is_heard_and_is_not_missing(world: World) -> None:
+async def test_a_refusal_by_a_worker_is_passed_on_and_the_worker_is_not_missing(world: World) -> None:
     world.workers[0].answer = lambda _request: Failure(Reason.UNAVAILABLE, "The event log cannot be read.", retry_after_s=1.0)
     failure = await refused(world.call("GetDelivery", pb.GetDeliveryRequest(consumer_id="*", id=DELIVERIES[0])))
     assert (failure.reason, failure.message) == (Reason.UNAVAILABLE, "The event log cannot be read.")
@@ -198,7 +198,7 @@ async def test_a_repair_repairs_all_workers_or_none(world: World) -> None:
     assert len(world.workers[0].asked) == asked
 
 
-async def test_a_wrong_question_is_refused_before_any_worker_hears_it(world: World) -> None:
+async def test_a_wrong_request_is_refused_before_any_worker_gets_it(world: World) -> None:
     for request, reason in (
         (pb.ListDeliveriesRequest(), Reason.INVALID_ARGUMENT),
         (pb.ListDeliveriesRequest(consumer_id="*", page_token="x"), Reason.PAGE_TOKEN_INVALID),

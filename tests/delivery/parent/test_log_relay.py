@@ -96,7 +96,7 @@ async def test_a_follower_that_lags_reads_alone_and_joins_again(world: Relaying)
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_whoever_joins_lags_or_leaves_every_follower_sees_every_record_once_in_order(world: Relaying, seed: int) -> None:
+async def test_every_follower_sees_every_record_once_in_order_while_others_join_lag_or_leave(world: Relaying, seed: int) -> None:
     chance = random.Random(seed)
     head = 0
     followers: list[tuple[int, Follower]] = []

@@ -9,7 +9,7 @@ from services.delivery.parent.socket_directory import socket_directory, workers_
 from services.runtime.service_process import StartError
 
 
-def test_only_the_owner_enters_and_what_a_former_parent_left_is_gone(tmp_path: Path) -> None:
+def test_only_the_owner_can_enter_and_files_of_a_former_parent_are_removed(tmp_path: Path) -> None:
     left, of_another_service = tmp_path / "run" / "delivery" / "log.sock", tmp_path / "run" / "ingest.ready"
     left.parent.mkdir(mode=0o755, parents=True)
     left.touch()
@@ -20,7 +20,7 @@ def test_only_the_owner_enters_and_what_a_former_parent_left_is_gone(tmp_path: P
     assert of_another_service.exists()
 
 
-def test_a_path_that_is_too_long_for_a_socket_is_replaced_by_a_short_one_for_the_time(tmp_path: Path) -> None:
+def test_a_path_that_is_too_long_for_a_socket_is_replaced_by_a_temporary_one(tmp_path: Path) -> None:
     with socket_directory(tmp_path / ("long" * 25)) as directory:
         assert len(str(directory / "delivery-15.sock")) < 100
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700

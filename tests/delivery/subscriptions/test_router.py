@@ -79,7 +79,7 @@ def test_what_is_removed_leaves_nothing_behind() -> None:
     assert not router._index  # noqa: SLF001 - what is asked for here shows nowhere else
 
 
-def test_what_is_passed_by_matches_nothing_until_it_returns_also_in_the_router_that_follows() -> None:
+def test_a_subscription_that_is_passed_by_matches_nothing_until_it_returns_also_in_the_next_router() -> None:
     """It may be deleted, or not be known yet, meanwhile."""
 
     def subscription(name: str) -> Subscription:

@@ -35,7 +35,7 @@ def test_starts_that_find_the_same_place_are_counted(note: RoutingNote | None, s
     assert at_start(note, HERE) == (RoutingNote(7, "", starts), "", 0)
 
 
-def test_the_event_that_was_being_routed_is_suspected_and_then_to_blame() -> None:
+def test_the_event_that_was_being_routed_is_suspected_and_then_set_aside() -> None:
     """Unless it is recorded: then the process has ended later. The next start goes on with care."""
     noted = RoutingNote(5, "", 2, 8, "evt_8")
     assert at_start(noted, HERE) == (RoutingNote(7, "", 3, 8, "evt_8", 1), "", 0)
@@ -134,7 +134,7 @@ async def kill(world: World) -> None:
     await world.stop(crash=True)
 
 
-def test_a_worker_that_is_killed_while_it_routes_nothing_accuses_nobody(play: Play) -> None:
+def test_a_worker_that_is_killed_while_it_routes_nothing_raises_no_suspicion(play: Play) -> None:
     """Later events are routed as usual, however often this happens."""
 
     async def scenario(world: World) -> None:

@@ -58,7 +58,7 @@ def test_events_that_do_not_concern_a_worker_cost_a_commit_a_second(play: Play, 
 
 
 @pytest.mark.usefixtures("half")
-def test_an_event_that_concerns_the_worker_is_recorded_as_soon_as_ever(play: Play) -> None:
+def test_an_event_that_concerns_the_worker_is_recorded_without_delay(play: Play) -> None:
     async def scenario(world: World) -> None:
         await started_half(world, GAMMA)
         await trickle(world, "beta", 1)

@@ -88,7 +88,7 @@ def sent(world: World, record: Record, wish: Wish) -> int:
     return sum(each.key[:2] == (record.event_id, wish.id) for each in world.endpoints.log)
 
 
-def test_what_the_other_ledger_has_recorded_is_not_routed_again_and_the_rest_is(play: Play, store: SqliteStore) -> None:
+def test_events_that_the_other_ledger_has_recorded_are_not_routed_again_and_the_rest_is(play: Play, store: SqliteStore) -> None:
     """The slots join the main place in the ledger, and the log learns the place of each slot meanwhile."""
 
     async def scenario(world: World) -> None:
@@ -115,7 +115,7 @@ def test_what_the_other_ledger_has_recorded_is_not_routed_again_and_the_rest_is(
 
 @pytest.mark.parametrize("side", Side)
 @pytest.mark.parametrize("number", range(1, 10))
-def test_a_crash_at_any_flush_neither_loses_nor_repeats_what_lies_below_a_floor(
+def test_a_crash_at_any_flush_neither_loses_nor_repeats_events_below_a_floor(
     play: Play, store: SqliteStore, number: int, side: Side
 ) -> None:
     async def scenario(world: World) -> None:
