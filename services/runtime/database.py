@@ -23,6 +23,8 @@ from services.runtime.service_process import StartError
 # STRICT tables came with this version.
 SQLITE_VERSION_MIN = (3, 37, 0)
 BUSY_TIMEOUT_MS = 5_000
+# The second is said of the index of a write-ahead log.
+_NO_ROOM = {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}
 # Checking the structure of a database takes about 3 ms a MiB.
 _LOOKED_THROUGH_BYTES_MAX = 64 * 1024 * 1024
 # Each connection fills its own cache in time. Further pages are in the system's page cache, which is no process's resident memory.
@@ -178,7 +180,11 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.OperationalError, sqlite3.DatabaseError, sa.exc.DBAPIError) as error:
-        cause = str(error.orig) if isinstance(error, sa.exc.DBAPIError) else str(error)
+        origin = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        if getattr(origin, "sqlite_errorname", "") in _NO_ROOM:
+            message = f"the disk is full, and {path} cannot be written; make room, and start again"
+            raise StartError(message) from error
+        cause = str(origin)
         advice = (
             "restore the file from a backup, or move it away to begin with an empty database"
             if "malformed" in cause or "not a database" in cause

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime.database import WalCheckpoints, connect, database_path
+from services.runtime.database import WalCheckpoints, connect, database_path, explained
 from services.runtime.service_process import StartError
 
 BOUND = 1024 * 1024
@@ -96,3 +96,12 @@ def test_a_database_url_that_is_none_of_ours_is_refused_without_its_password(tmp
         database_path(url, tmp_path, "ingest")
     assert str(caught.value).startswith("HOOKTIDE_INGEST_DATABASE_URL: ")
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_full_disk_is_told_apart_from_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    database = tmp_path / "small.db"
+    expected = f"^the disk is full, and {database} cannot be written; make room, and start again$"
+    with contextlib.closing(connect(database)) as connection:
+        connection.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(StartError, match=expected), explained(database):
+            connection.executescript("CREATE TABLE t (x); CREATE TABLE u (x)")

@@ -15,7 +15,7 @@ Law 3: all files are locked meanwhile.
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from services.delivery.ledger.ledger_map import ONE_WORKER, FileState, LedgerMap, slots_of, why_unusable
@@ -26,7 +26,7 @@ from services.delivery.ledger.sqlite.ledger import MIGRATIONS
 from services.delivery.ledger.sqlite.ledger_files import MAP, days_in, ledger_file, numbers_there, peeked_map, remove_ledger, stored_map
 from services.runtime import failpoints
 from services.runtime.clock import SystemClock, unix_ms
-from services.runtime.database import connect, explained, is_disk_full, migrate, sole_owner
+from services.runtime.database import connect, explained, migrate, sole_owner
 from services.runtime.database_layout import refuse_other_layout
 from services.runtime.ids import WORKERS_MAX
 from services.runtime.logs import logger
@@ -56,19 +56,6 @@ def ensure_cut(database: Path, workers: int, now_ms: int | None = None) -> list[
             locks.enter_context(sole_owner(ledger_file(database, number)))
         _LedgerCut(database, there, unix_ms(SystemClock()) if now_ms is None else now_ms).run(workers)
     return wanted
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into a `StartError` that says what to do."""
-    with explained(path):
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if not is_disk_full(error):
-                raise
-            message = f"the disk is full, and {path} cannot get the deliveries of its worker; make room, and start again"
-            raise StartError(message) from error
 
 
 class _LedgerCut:
@@ -128,7 +115,7 @@ class _LedgerCut:
         return {number: self._state(number) for number in sorted(self._there)}
 
     def _state(self, number: int) -> FileState:
-        with _explained(self._file(number)), contextlib.closing(connect(self._file(number))) as connection:
+        with explained(self._file(number)), contextlib.closing(connect(self._file(number))) as connection:
             notes = dict(connection.execute("SELECT name, value FROM meta"))
             slots = frozenset(slot for (slot,) in connection.execute("SELECT slot FROM slots"))
         generation, arriving = (int(notes[name]) if name in notes else None for name in (_GENERATION, _ARRIVING))
@@ -209,7 +196,7 @@ class _LedgerCut:
 
     def _in_transaction(self, number: int, step: Callable[[sqlite3.Connection], None], *, attached: Path | None = None) -> None:
         path = self._file(number)
-        with _explained(path), contextlib.closing(connect(path)) as connection:
+        with explained(path), contextlib.closing(connect(path)) as connection:
             if attached is not None:
                 connection.execute(f"ATTACH DATABASE ? AS {slot_copy.SOURCE}", (str(attached),))
             connection.execute("BEGIN IMMEDIATE")
