@@ -10,7 +10,7 @@ import pytest
 
 from services.delivery.ledger.protocol import GroupCursor, rank
 from services.delivery.ledger.rows import EndedRow, JobRow, RangeRow
-from services.delivery.ledger.sqlite import groups, ledger_cut, ranges
+from services.delivery.ledger.sqlite import cursor_groups, ledger_cut, ranges
 from services.delivery.ledger.sqlite.day_tables import stored_days, table_of
 from services.delivery.ledger.sqlite.ledger import SqliteLedger
 from services.delivery.ledger.sqlite.ledger_files import ledger_file, numbers_there
@@ -75,7 +75,7 @@ class CutStore(TemplateStore):
 
     def cursor(self) -> GroupCursor:
         """Return the lowest cursor of all files."""
-        return min((groups.first_cursor(file) for file in self._files[: self.workers]), key=lambda cursor: rank(cursor.shards[0]))
+        return min((cursor_groups.first_cursor(file) for file in self._files[: self.workers]), key=lambda cursor: rank(cursor.shards[0]))
 
     def ranges(self) -> list[RangeRow]:
         """See `LedgerStore.ranges`."""

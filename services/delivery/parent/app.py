@@ -11,10 +11,10 @@ from hooktide.delivery.v1 import delivery_pb2_grpc
 from prometheus_client import generate_latest
 
 from services.delivery.ledger.sqlite.ledger_cut import ensure_cut
-from services.delivery.ledger.sqlite.reading import open_ledger_reading
+from services.delivery.ledger.sqlite.ledger_reader import open_ledger_reader
 from services.delivery.parent import log_relay
 from services.delivery.parent.front_server import RULES, FrontServer
-from services.delivery.parent.ledger_files import LedgerFiles
+from services.delivery.parent.ledger_fallback import LedgerFallback
 from services.delivery.parent.log_relay import LogRelay
 from services.delivery.parent.metrics_merge import merged_metrics
 from services.delivery.parent.socket_directory import socket_directory, workers_lock
@@ -51,7 +51,7 @@ async def running(settings: DeliverySettings, process: ServiceProcess) -> AsyncI
         await stack.enter_async_context(_relaying(LogRelay(ingest, token), relay_socket(sockets), token))
         front = Server(RULES, token, limits=CallLimits.of(settings), reflection=settings.grpc_reflection)
         reloadable.on_reload(lambda new: front.change_limits(CallLimits.of(new)))
-        files = LedgerFiles(database, settings.delivery_workers, open_ledger_reading)
+        files = LedgerFallback(database, settings.delivery_workers, open_ledger_reader)
         delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(FrontServer(workers, files), front.grpc)
         admin = await stack.enter_async_context(_admin(workers, reloadable))
         listen = await front.start(settings.delivery_listen, tls)

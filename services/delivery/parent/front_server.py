@@ -1,6 +1,6 @@
 """Front server: DeliveryService for all workers of this machine.
 
-gateway ─gRPC─▶ [front_server: listing_merge, ledger_files] ─gRPC─▶ workers
+gateway ─gRPC─▶ [front_server: listing_merge, ledger_fallback] ─gRPC─▶ workers
 
 Law 1: a call about one delivery or subscription goes to the worker that owns its slot; lists come from all workers and files.
 Law 2: what would change something that a missing worker owns is refused as UNAVAILABLE.
@@ -18,7 +18,7 @@ from hooktide.delivery.v1 import delivery_pb2_grpc
 from services.delivery.ledger.protocol import Listing
 from services.delivery.listings.wire import before_id_of, delivery_message, listing_of, page_token_before
 from services.delivery.model import State, partition_of, slot_of_delivery
-from services.delivery.parent.ledger_files import LedgerFiles
+from services.delivery.parent.ledger_fallback import LedgerFallback
 from services.delivery.parent.listing_merge import SourcePage, merged_page
 from services.delivery.parent.workers import WorkerAwayError, WorkerLink, Workers
 from services.eventlog.record import PARTITIONS
@@ -43,7 +43,7 @@ _Result = TypeVar("_Result")
 class FrontServer(delivery_pb2_grpc.DeliveryServiceServicer):
     """Answers for all workers."""
 
-    def __init__(self, workers: Workers, files: LedgerFiles) -> None:
+    def __init__(self, workers: Workers, files: LedgerFallback) -> None:
         self._workers = workers
         self._files = files
 

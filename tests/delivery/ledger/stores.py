@@ -14,7 +14,7 @@ import pytest
 
 from services.delivery.ledger.protocol import GroupCursor, Ledger
 from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, EndedRow, JobRow, OpenRow, RangeRow, decode_record
-from services.delivery.ledger.sqlite import groups, queries, ranges
+from services.delivery.ledger.sqlite import cursor_groups, queries, ranges
 from services.delivery.ledger.sqlite.day_tables import stored_days, table_of
 from services.delivery.ledger.sqlite.id_collisions import DeliveryId
 from services.delivery.ledger.sqlite.ledger import SqliteLedger, open_ledger
@@ -201,7 +201,7 @@ class SqliteStore:
     def cursor(self) -> GroupCursor:
         """See `LedgerStore.cursor`."""
         assert self._reading is not None
-        return groups.first_cursor(self._reading)
+        return cursor_groups.first_cursor(self._reading)
 
     def split(self, group: GroupCursor, slots: Iterable[int]) -> None:
         """See `LedgerStore.split`."""

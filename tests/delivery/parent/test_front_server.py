@@ -15,10 +15,10 @@ from hooktide.delivery.v1 import delivery_pb2_grpc
 from services.delivery.ledger.protocol import Flush
 from services.delivery.ledger.rows import EndedRow
 from services.delivery.ledger.sqlite.ledger import open_ledger
-from services.delivery.ledger.sqlite.reading import open_ledger_reading
+from services.delivery.ledger.sqlite.ledger_reader import open_ledger_reader
 from services.delivery.model import State
 from services.delivery.parent.front_server import RULES, FrontServer
-from services.delivery.parent.ledger_files import LedgerFiles
+from services.delivery.parent.ledger_fallback import LedgerFallback
 from services.delivery.parent.worker_process import WorkerProcess
 from services.delivery.parent.workers import WorkerLink, Workers
 from services.delivery.worker_seats import worker_socket
@@ -81,7 +81,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
             links.append(WorkerLink(RunningProcess(seat, 2, 0), 2, channel, TOKEN))
             stack.push_async_callback(links[-1].admin.close)
         front = Server(RULES, TOKEN)
-        files = LedgerFiles(tmp_path / "delivery.db", 2, open_ledger_reading)
+        files = LedgerFallback(tmp_path / "delivery.db", 2, open_ledger_reader)
         delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(FrontServer(Workers(links), files), front.grpc)
         channel = await stack.enter_async_context(open_channel(await front.start("127.0.0.1:0")))
         stack.push_async_callback(front.stop, 0)

@@ -1,6 +1,6 @@
 """Flush writer: writes one flush within a transaction.
 
-ledger → [flush_writer: day_tables, inserting, id_collisions, groups, ranges, lane_tables]
+ledger → [flush_writer: day_tables, inserting, id_collisions, cursor_groups, ranges, lane_tables]
 """
 
 import sqlite3
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from services.delivery.ledger.protocol import DeliveryKey, Flush
 from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow
-from services.delivery.ledger.sqlite import groups, lane_tables, ranges
+from services.delivery.ledger.sqlite import cursor_groups, lane_tables, ranges
 from services.delivery.ledger.sqlite.day_tables import create_day, day_of, table_of
 from services.delivery.ledger.sqlite.id_collisions import DeliveryId, insert_renamed
 from services.delivery.ledger.sqlite.inserting import insert
@@ -58,8 +58,8 @@ class FlushWriter:
             if insert(connection, f"INSERT OR IGNORE INTO {table} ({_DONE_COLUMNS})", len(DONE_COLUMNS), rows) < len(rows):
                 renamed |= insert_renamed(connection, table, rows, self._delivery_id)
         if flush.cursors or flush.joined:
-            groups.write_cursors(connection, flush.cursors)
-            groups.join(connection, flush.joined)
+            cursor_groups.write_cursors(connection, flush.cursors)
+            cursor_groups.join(connection, flush.joined)
         if flush.has_lanes:
             _write_lanes(connection, flush)
         return renamed

@@ -37,7 +37,7 @@ from services.delivery.ledger.rows import (
     SetAsideRow,
     WaitingRow,
 )
-from services.delivery.ledger.sqlite import groups, lane_tables, queries, ranges, repair, retention
+from services.delivery.ledger.sqlite import cursor_groups, lane_tables, queries, ranges, repair, retention
 from services.delivery.ledger.sqlite.day_tables import day_of, migrate_days
 from services.delivery.ledger.sqlite.flush_writer import CLOCK_JUMPED, LOG_ID, ROUTING_NOTE, WRITTEN, FlushWriter, set_meta
 from services.delivery.ledger.sqlite.former_ledgers import FormerLedgers
@@ -281,8 +281,8 @@ class SqliteLedger:
     def _take_lease(self, connection: sqlite3.Connection, owner: str) -> Takeover:
         (epoch,) = connection.execute("UPDATE lease SET owner = ?, epoch = epoch + 1 RETURNING epoch", (owner,)).fetchone()
         self._owner, self._epoch = owner, epoch
-        cursors = groups.group_cursors(connection)
-        slots = tuple(groups.slots_of(connection, each.group_id) for each in cursors)
+        cursors = cursor_groups.group_cursors(connection)
+        slots = tuple(cursor_groups.slots_of(connection, each.group_id) for each in cursors)
         state = dict(connection.execute("SELECT name, value FROM meta"))
         note = RoutingNote(*json.loads(state[ROUTING_NOTE])) if ROUTING_NOTE in state else None
         return Takeover(cursors, state.get(LOG_ID, ""), int(state.get(CLOCK_JUMPED, 0)), int(state.get(WRITTEN, 0)), note, slots)

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 
 from services.delivery.ledger.protocol import Listing, Page, recorded_position
 from services.delivery.ledger.rows import DONE_COLUMNS, OPEN_COLUMNS, DoneRow, OpenRow, decode_record
+from services.delivery.ledger.sqlite.cursor_groups import first_cursor
 from services.delivery.ledger.sqlite.day_tables import stored_days, table_of
-from services.delivery.ledger.sqlite.groups import first_cursor
 from services.delivery.model import State
 from services.eventlog.record import Record, ShardPosition
 from services.runtime.consumer_scope import Everyone, Scope

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from services.delivery.ledger.protocol import GroupCursor, recorded_position
-from services.delivery.ledger.sqlite import groups, ranges
+from services.delivery.ledger.sqlite import cursor_groups, ranges
 from services.delivery.ledger.sqlite.flush_writer import LOG_ID, set_meta
 
 
@@ -35,12 +35,12 @@ def repair(connection: sqlite3.Connection, log_id: str, cursors: Sequence[GroupC
                 f"UPDATE {table} SET position = position - ? WHERE shard = ? AND position > ?",  # noqa: S608 - the table names are constants
                 (by, shard, held),
             )
-    groups.write_cursors(connection, cursors)
+    cursor_groups.write_cursors(connection, cursors)
     named = {each.group_id for each in cursors}
-    for group in groups.group_cursors(connection):
+    for group in cursor_groups.group_cursors(connection):
         if group.group_id not in named:
-            groups.dissolve(connection, group.group_id)
+            cursor_groups.dissolve(connection, group.group_id)
     for group in cursors:
         recorded = {each.shard: (recorded_position(each).position, held_through[each.shard]) for each in group.shards}
-        ranges.repair_ranges(connection, groups.slots_of(connection, group.group_id), recorded)
+        ranges.repair_ranges(connection, cursor_groups.slots_of(connection, group.group_id), recorded)
     ranges.repair_set_aside(connection, held_through)

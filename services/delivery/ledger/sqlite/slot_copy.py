@@ -1,6 +1,6 @@
 """Slot copy: copies the slots of one ledger file into another, and deletes the slots that a file does not own.
 
-ledger_cut → [slot_copy: ledger_map, groups]
+ledger_cut → [slot_copy: ledger_map, cursor_groups]
 
 Law 1: each function works within the transaction of its caller, and may be repeated.
 Law 2: each delivery waits as long as it would have waited in the file that it comes from.
@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from services.delivery.ledger.ledger_map import arranged
 from services.delivery.ledger.protocol import FIRST_GROUP
 from services.delivery.ledger.rows import OPEN_COLUMNS, LaneRow
+from services.delivery.ledger.sqlite.cursor_groups import group_cursors, slots_of
 from services.delivery.ledger.sqlite.flush_writer import CLOCK_JUMPED, LOG_ID, ROUTING_NOTE, WRITTEN, set_meta
-from services.delivery.ledger.sqlite.groups import group_cursors, slots_of
 
 SOURCE = "source"
 """The name under which the file to copy from is attached."""

@@ -1,6 +1,6 @@
-"""Reading: reads deliveries from a ledger file that this process does not own.
+"""Ledger reader: reads deliveries from a ledger file that this process does not own.
 
-front_server → ledger_files → [reading] → queries, ranges
+front_server → ledger_fallback → [ledger_reader] → queries, ranges
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from services.runtime.consumer_scope import Scope
 from services.runtime.listing_reader import Budget, ListingReader
 
 
-class LedgerReading:
-    """The deliveries of one ledger file; made by `open_ledger_reading`."""
+class LedgerReader:
+    """The deliveries of one ledger file; made by `open_ledger_reader`."""
 
     def __init__(self, reader: ListingReader) -> None:
         self._reader = reader
@@ -36,10 +36,10 @@ class LedgerReading:
 
 
 @contextlib.asynccontextmanager
-async def open_ledger_reading(path: Path) -> AsyncIterator[LedgerReading]:
+async def open_ledger_reader(path: Path) -> AsyncIterator[LedgerReader]:
     """Open a ledger file for reading. Raises `StartError` if there is no such file, or if it cannot be read."""
     reader = await asyncio.to_thread(ListingReader, path)
     try:
-        yield LedgerReading(reader)
+        yield LedgerReader(reader)
     finally:
         await reader.close()

@@ -1,6 +1,6 @@
-"""Groups: the cursor groups of a ledger, and the slots of each.
+"""Cursor groups: the places of a ledger in the log, and the slots that stand at each.
 
-flush_writer, queries, repair, ledger → [groups]
+flush_writer, queries, repair, ledger → [cursor_groups]
 
 Law: the first group stands lowest. Another group joins it once the first group has come that far, and is gone then.
 """

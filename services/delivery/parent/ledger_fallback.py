@@ -1,6 +1,6 @@
-"""Ledger files: reads deliveries from the files of workers that are away, and of former workers.
+"""Ledger fallback: reads deliveries from the ledger files of workers that are away, and of former workers.
 
-front_server → [ledger_files] → ledger/sqlite/reading
+front_server → [ledger_fallback] → ledger/sqlite/ledger_reader
 
 Law: a file is only read, and few of them at once. A file that cannot be read is logged and has no rows.
 """
@@ -25,7 +25,7 @@ _WITHIN_S = 5.0
 _Result = TypeVar("_Result")
 
 
-class LedgerReading(Protocol):
+class LedgerReader(Protocol):
     """The deliveries of one file."""
 
     async def find(self, scope: Scope, delivery_id: bytes) -> OpenRow | DoneRow | None:
@@ -41,16 +41,16 @@ class LedgerReading(Protocol):
         ...
 
 
-OpenReading = Callable[[Path], AbstractAsyncContextManager[LedgerReading]]
+OpenReader = Callable[[Path], AbstractAsyncContextManager[LedgerReader]]
 
 
-class LedgerFiles:
+class LedgerFallback:
     """The ledger files of one data directory, by the numbers of their workers."""
 
-    def __init__(self, database: Path, workers: int, open_reading: OpenReading) -> None:
+    def __init__(self, database: Path, workers: int, open_reader: OpenReader) -> None:
         self._database = database
         self._workers = workers
-        self._open_reading = open_reading
+        self._open_reader = open_reader
         self._reads = asyncio.Semaphore(_READS_MAX)
 
     def former(self) -> Sequence[int]:
@@ -72,10 +72,10 @@ class LedgerFiles:
         totals = await self._read(number, lambda reading: reading.ended_totals(listing.scope, listing.subscription_id))
         return {state: about for state, about in (totals or {}).items() if listing.state in {None, state}}
 
-    async def _read(self, number: int, read: Callable[[LedgerReading], Awaitable[_Result]]) -> _Result | None:
+    async def _read(self, number: int, read: Callable[[LedgerReader], Awaitable[_Result]]) -> _Result | None:
         path = ledger_file(self._database, number)
         try:
-            async with asyncio.timeout(_WITHIN_S), self._reads, self._open_reading(path) as reading:
+            async with asyncio.timeout(_WITHIN_S), self._reads, self._open_reader(path) as reading:
                 return await read(reading)
         except (StartError, sqlite3.Error, TimeoutError) as error:
             logger().warning("ledger_file.unreadable", worker=number, reason=str(error) or "it did not answer in time")
