@@ -2,7 +2,8 @@
 
 front_server → [ledger_fallback] → ledger/sqlite/ledger_reader
 
-Law: a file is only read, and few of them at once. A file that cannot be read is logged and has no rows.
+Law 1: a file is only read. A file that cannot be read is logged and has no rows.
+Law 2: few files are read at once, and callers of different scopes take turns.
 """
 
 import asyncio
@@ -17,10 +18,14 @@ from services.delivery.ledger.rows import DoneRow, OpenRow
 from services.delivery.ledger.sqlite.ledger_files import ledger_file, numbers_there
 from services.delivery.model import State
 from services.runtime.consumer_scope import Scope
+from services.runtime.errors import Failure, Reason
+from services.runtime.fair_semaphore import FairSemaphore, PermitRefusedError, Share
 from services.runtime.logs import logger
 from services.runtime.service_process import StartError
 
-_READS_MAX = 4
+_READS = Share(permits=4, owner_permits=2)
+# One call may read sixteen files.
+_SCOPE_WAITING_MAX = 512
 _WITHIN_S = 5.0
 _Result = TypeVar("_Result")
 
@@ -51,7 +56,7 @@ class LedgerFallback:
         self._database = database
         self._workers = workers
         self._open_reader = open_reader
-        self._reads = asyncio.Semaphore(_READS_MAX)
+        self._reads = FairSemaphore(_READS, owner_waiting_max=_SCOPE_WAITING_MAX)
 
     def former(self) -> Sequence[int]:
         """Return the numbers of the files that no worker owns any more."""
@@ -59,24 +64,31 @@ class LedgerFallback:
 
     async def find(self, number: int, scope: Scope, delivery_id: bytes) -> OpenRow | DoneRow | None:
         """Return one delivery; None if the file does not have it, or cannot be read."""
-        return await self._read(number, lambda reading: reading.find(scope, delivery_id))
+        return await self._read(number, scope, lambda reading: reading.find(scope, delivery_id))
 
     async def page(self, number: int, listing: Listing) -> Page | None:
         """Return a page of deliveries; None if the file cannot be read."""
-        return await self._read(number, lambda reading: reading.page(listing))
+        return await self._read(number, listing.scope, lambda reading: reading.page(listing))
 
     async def ended_totals(self, number: int, listing: Listing) -> dict[State, int]:
         """Return about how many deliveries of a listing have ended without rows, by state; none if the file cannot be read."""
         if listing.event_id or listing.state is State.PENDING:
             return {}
-        totals = await self._read(number, lambda reading: reading.ended_totals(listing.scope, listing.subscription_id))
+        totals = await self._read(number, listing.scope, lambda reading: reading.ended_totals(listing.scope, listing.subscription_id))
         return {state: about for state, about in (totals or {}).items() if listing.state in {None, state}}
 
-    async def _read(self, number: int, read: Callable[[LedgerReader], Awaitable[_Result]]) -> _Result | None:
+    async def _read(self, number: int, scope: Scope, read: Callable[[LedgerReader], Awaitable[_Result]]) -> _Result | None:
+        """Return what a file has; None if it cannot be read. Raises `Failure` OVERLOADED if too many reads of the scope wait."""
         path = ledger_file(self._database, number)
         try:
-            async with asyncio.timeout(_WITHIN_S), self._reads, self._open_reader(path) as reading:
+            async with (
+                self._reads.permit(scope.text, _WITHIN_S),
+                asyncio.timeout(_WITHIN_S),
+                self._open_reader(path) as reading,
+            ):
                 return await read(reading)
+        except PermitRefusedError:
+            raise Failure(Reason.OVERLOADED, "Too many lists are being read; try again.", retry_after_s=1.0) from None
         except (StartError, sqlite3.Error, TimeoutError) as error:
             logger().warning("ledger_file.unreadable", worker=number, reason=str(error) or "it did not answer in time")
             return None
