@@ -43,7 +43,7 @@ def up_command(composition: Composition) -> Callable[..., None]:
             str | None,
             typer.Option(
                 metavar="auto|N",
-                help="How many processes deliver: a number, or auto: one for each core but two, at least one. Overrides "
+                help="How many processes deliver: a number, or auto for one on each core but two, at least one. Overrides "
                 "HOOKTIDE_DELIVERY_WORKERS; without both, auto.",
                 show_default=False,
             ),

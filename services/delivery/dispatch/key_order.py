@@ -45,14 +45,14 @@ class _Line:
         self.places[position] = place
 
     def head(self) -> int:
-        """Return the lowest position; there is one."""
+        """Return the lowest position. The key must have an unfinished delivery."""
         positions, places = self.positions, self.places
         while positions[0] not in places:
             heapq.heappop(positions)
         return positions[0]
 
     def first_row(self) -> int | None:
-        """Return the lowest position that is not in memory, None if all are."""
+        """Return the lowest position that is not in memory; None if all are in memory."""
         found, places = self.not_in_memory, self.places
         while found and places.get(found[0], _IN_MEMORY) == _IN_MEMORY:
             heapq.heappop(found)

@@ -80,7 +80,7 @@ def _why_another_log(log_ids: Sequence[tuple[int, str]]) -> tuple[int, str] | No
 
 
 def arranged(groups: Collection[tuple[GroupCursor, Collection[int]]]) -> list[tuple[GroupCursor, list[int]]]:
-    """Return the groups of a file as it must have them: one for each place, the lowest as the first, and none without slots."""
+    """Merge the groups of a file: one group for each place, the lowest first, and no group without slots."""
     places: dict[tuple[tuple[int, bool, str], ...], tuple[GroupCursor, list[int]]] = {}
     for cursor, slots in groups:
         if slots:

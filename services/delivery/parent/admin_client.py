@@ -23,7 +23,7 @@ class AdminClient:
         await self._session.close()
 
     async def readiness(self) -> tuple[bool, str] | None:
-        """Return whether the worker takes work, and in a sentence why it does not or only in part; empty: it does all of its work.
+        """Return whether the worker takes work, and a sentence that says what it does not do and why; empty if it does all of its work.
 
         None: the worker does not answer.
         """

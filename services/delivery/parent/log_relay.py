@@ -210,7 +210,7 @@ class _Follower:
         self._retention_ns = 0
 
     def request(self) -> pb.FollowLogRequest:
-        """Return the call by which it reads on with a stream of its own."""
+        """Return the request with which the follower reads on by a stream of its own."""
         request = pb.FollowLogRequest()
         request.CopyFrom(self._request)
         if self.log_id:
@@ -220,7 +220,7 @@ class _Follower:
         return request
 
     def begins(self, first: pb.FollowLogResponse) -> bool:
-        """Take the first message of a stream of its own; return whether the follower gets this message, because it is its first one.
+        """Take the first message of a stream of its own. Return whether the follower gets it: only its very first one is sent.
 
         Raises `Failure` UNAVAILABLE if the log's retention has changed: the follower learns the new one when it follows again.
         """
@@ -232,11 +232,11 @@ class _Follower:
         return is_first
 
     def advance(self, message: bytes) -> None:
-        """Note that it gets a message of its own stream."""
+        """Note that the follower gets a message of its own stream."""
         self.place = _through(self.place, pb.FollowLogResponse.FromString(message)) or self.place
 
     def rest_of(self, batch: Batch) -> bytes:
-        """Return what it has not got of a shared batch, and note that it gets this; empty if it has everything."""
+        """Return the records of a shared batch that the follower lacks, and note that it gets them; empty if it lacks none."""
         place = self.place
         if is_at_or_before(place, batch.after):
             self.place = batch.through

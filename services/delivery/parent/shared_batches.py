@@ -78,8 +78,8 @@ class SharedBatches:
     def begin(self, place: Place) -> int | None:
         """Return the batch with which a reader at `place` goes on; None if it is too far behind.
 
-        A reader may join that is at most half of the bytes behind: so it does not fall out again at once. The first batch may begin
-        before `place`: `rest_of` leaves out what the reader has.
+        A reader may join if it is at most half of the bytes behind, so that it does not fall out again at once. The first batch may
+        begin before `place`: `rest_of` leaves out the records that the reader has.
         """
         near = self._through if self._near == self.end else self._batches[self._near - self._first].after
         if any(place[shard].position < at.position for shard, at in near.items()):

@@ -48,7 +48,7 @@ def socket_directory(data_dir: Path) -> Iterator[Path]:
 
 @contextlib.asynccontextmanager
 async def workers_lock(database: Path) -> AsyncIterator[int]:
-    """Hold the lock that all workers of these ledgers inherit; yield its file.
+    """Hold the lock that all workers of these ledgers inherit; yield its descriptor.
 
     If the parent is killed, its workers end within seconds, and the next parent waits for them. Raises `StartError` if they do not end.
     """

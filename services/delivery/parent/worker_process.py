@@ -24,7 +24,7 @@ class WorkerProcess:
     """The process of one worker; `run` keeps it running."""
 
     def __init__(self, seat: WorkerSeat, workers: int, lock: int) -> None:
-        """Take the seat, how many workers there are, and the file by whose lock a later parent knows that this worker still runs."""
+        """Take the seat, the number of workers, and a locked file. The worker inherits the lock, so a later parent waits for its end."""
         self.seat = seat
         # The settings' file may name another number by the time the worker starts again, for the next start of all.
         self._environ = {**os.environ, "HOOKTIDE_DELIVERY_WORKERS": str(workers)}

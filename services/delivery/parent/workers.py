@@ -2,7 +2,7 @@
 
 [workers: worker_process, admin_client] → front_server, app
 
-Law: a question for readiness never causes a call to a worker; a look at intervals keeps the answer.
+Law: a question about readiness calls no worker. The workers are asked at intervals, and their latest answers count.
 """
 
 import asyncio

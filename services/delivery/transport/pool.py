@@ -66,7 +66,7 @@ class Pool:
             self._pass_turn(host)
 
     def withdraw(self, is_meant: Callable[[Request], bool]) -> None:
-        """Answer with `WITHDRAWN` the exchanges that are meant and wait, and those that are being dialled for but may not begin."""
+        """Answer with `WITHDRAWN` the meant exchanges that wait, or that may not begin although a connection is being made for them."""
         for host in self._hosts.values():
             for exchange in [each for each in host.waiting.exchanges() if is_meant(each.request)]:
                 host.waiting.remove(exchange)

@@ -362,8 +362,8 @@ class ListDeliveriesResponse(google.protobuf.message.Message):
     items than asked for, or none.
     """
     partial: builtins.bool
-    """Whether something is missing: the event log cannot be read at the moment, so that deliveries that wait there are missing and
-    `not_listed` counts them; or a worker is away (`missing_workers`).
+    """Whether something is missing. Either the event log cannot be read at the moment: then deliveries that wait there are missing, and
+    `not_listed` counts them. Or a worker is away (`missing_workers`).
     """
     @property
     def deliveries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Delivery]:
@@ -381,8 +381,8 @@ class ListDeliveriesResponse(google.protobuf.message.Message):
 
     @property
     def missing_workers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The names of delivery workers that cannot be reached at the moment and that own some of the subscriptions asked for. The list has
-        what their ledgers held last, and nothing of what waits in the event log for their subscriptions.
+        """The delivery workers that cannot be reached at the moment and may own some of the requested subscriptions, by name. The list has
+        their deliveries as their ledgers last recorded them, without those that wait in the event log.
         """
 
     def __init__(

@@ -1550,7 +1550,8 @@ class WatchSubscriptionsRequest(google.protobuf.message.Message):
     @property
     def slots(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The slots whose subscriptions to send, 0 to 255, none twice; empty: all. A subscription's slot is the lowest 8 bits of its id.
-        Pauses of consumers are sent whatever their subscriptions' slots. A checkpoint follows also if no change before it was of these slots.
+        Pauses of all consumers are sent, whatever slots their subscriptions have. Every checkpoint is sent too, even after no change of
+        these slots.
         """
 
     def __init__(
@@ -1650,8 +1651,9 @@ Global___WatchedSubscription: typing_extensions.TypeAlias = WatchedSubscription
 
 @typing.final
 class ConsumerPause(google.protobuf.message.Message):
-    """Whether the operator has paused a consumer. While a consumer is paused, its active subscriptions are treated as paused, also those
-    that are created meanwhile. Their own states stay. Between two checkpoints, pauses come before subscriptions, and resumptions after them.
+    """Whether the operator has paused a consumer. While a consumer is paused, all its active subscriptions count as paused, also those
+    that are created meanwhile. Their own states do not change. Between two checkpoints, pauses come before subscriptions, and
+    resumptions come after them.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
