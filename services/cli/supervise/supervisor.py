@@ -85,7 +85,7 @@ class Supervisor:
         if delivery_workers is not None:
             self._environ["HOOKTIDE_DELIVERY_WORKERS"] = str(delivery_workers)
         given = with_settings_file(self._environ)
-        if "HOOKTIDE_DELIVERY_WORKERS" not in given:
+        if not given.get("HOOKTIDE_DELIVERY_WORKERS"):  # an empty value counts as none
             workers = service_environment.delivery_workers(service_environment.AUTO, usable_cores())
             self._environ["HOOKTIDE_DELIVERY_WORKERS"] = given["HOOKTIDE_DELIVERY_WORKERS"] = str(workers)
         if "HOOKTIDE_GRPC_REFLECTION" not in given:
@@ -206,7 +206,7 @@ class Supervisor:
     @property
     def delivery_workers(self) -> int:
         """How many processes deliver."""
-        return int(self._given.get("HOOKTIDE_DELIVERY_WORKERS") or 1)
+        return read_settings(DeliverySettings, self._environ).delivery_workers
 
     @property
     def allows_local_sinks(self) -> bool:

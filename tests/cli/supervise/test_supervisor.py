@@ -14,6 +14,7 @@ import pytest
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from services.__main__ import COMPOSITION
+from services.cli.supervise import supervisor as module
 from services.cli.supervise.service_environment import SERVICES, Ports
 from services.cli.supervise.supervisor import Notice, Supervisor
 from services.cli.supervise.up_screen import Notices
@@ -128,6 +129,16 @@ async def test_health_shows_the_delivery_workers_and_a_killed_one_is_told_of_and
         await until_so(lambda: says("worker 1    ready", *data), what="the worker is back")
         assert supervisor.pid("delivery") == parent.pid
         assert (supervisor.delivery_workers, (tmp_path / "delivery-1.db").exists()) == (2, True)
+
+
+@pytest.mark.parametrize(("value", "workers"), [("3", 3), (" 3.0 ", 3), ("", 14)])
+def test_the_number_of_delivery_workers_is_read_as_the_service_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, workers: int
+) -> None:
+    """An empty value counts as none, so the cores decide."""
+    monkeypatch.setattr(module, "usable_cores", lambda: 16)
+    supervisor = Supervisor(tmp_path, COMPOSITION.bootstrap, environ=clean_environ(HOOKTIDE_DELIVERY_WORKERS=value))
+    assert supervisor.delivery_workers == workers
 
 
 async def says(text: str, *data: str) -> bool:
