@@ -70,41 +70,35 @@ def fill_attempt(message: delivery_pb2.Attempt, number: int, attempt: Attempt) -
 
 
 def _rowless_message(item: Rowless) -> delivery_pb2.Delivery:
-    message = delivery_pb2.Delivery(
-        id=id_text("dlv", item.id),
-        event_id=item.event_id,
-        subscription_id=item.subscription_id,
-        consumer_id=item.consumer_id,
-        event_type=item.event_type,
-        state=delivery_pb2.DeliveryState.ValueType(item.state),
-        partition=item.partition,
-        position=item.position,
-        waiting=item.state is State.PENDING,
-    )
-    message.event_time.FromMilliseconds(item.accepted_ms)
+    message = _message(item, item.state)
+    message.waiting = item.state is State.PENDING
     if item.time_ms is not None:
         (message.expire_time if message.waiting else message.finish_time).FromMilliseconds(item.time_ms)
     return message
 
 
 def _row_message(row: OpenRow | DoneRow, clock_jumped_ms: int) -> delivery_pb2.Delivery:
-    state = State.PENDING if isinstance(row, OpenRow) else State(row.state)
-    message = delivery_pb2.Delivery(
-        id=id_text("dlv", row.id),
-        event_id=row.event_id,
-        subscription_id=row.subscription_id,
-        consumer_id=row.consumer_id,
-        event_type=row.event_type,
-        state=delivery_pb2.DeliveryState.ValueType(state),
-        attempt_count=row.attempt_count,
-        last_status=row.last_status,
-        partition=row.partition,
-        position=row.position,
-    )
-    message.event_time.FromMilliseconds(row.accepted_ms)
+    message = _message(row, State.PENDING if isinstance(row, OpenRow) else State(row.state))
+    message.attempt_count, message.last_status = row.attempt_count, row.last_status
     if isinstance(row, OpenRow):
         if row.due_ms:
             message.next_attempt_time.FromMilliseconds(row.due_ms + clock_jumped_ms)
     else:
         message.finish_time.FromMilliseconds(row.finished_ms)
+    return message
+
+
+def _message(item: Item, state: State) -> delivery_pb2.Delivery:
+    """Return a message with the fields that every delivery has, with or without a row."""
+    message = delivery_pb2.Delivery(
+        id=id_text("dlv", item.id),
+        event_id=item.event_id,
+        subscription_id=item.subscription_id,
+        consumer_id=item.consumer_id,
+        event_type=item.event_type,
+        state=delivery_pb2.DeliveryState.ValueType(state),
+        partition=item.partition,
+        position=item.position,
+    )
+    message.event_time.FromMilliseconds(item.accepted_ms)
     return message
