@@ -23,7 +23,7 @@ from services.runtime.service_process import StartError
 # STRICT tables came with this version.
 SQLITE_VERSION_MIN = (3, 37, 0)
 BUSY_TIMEOUT_MS = 5_000
-# The second is said of the index of a write-ahead log.
+# SQLite reports the second if there is no room for the index of a write-ahead log.
 _NO_ROOM = {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}
 # Checking the structure of a database takes about 3 ms a MiB.
 _LOOKED_THROUGH_BYTES_MAX = 64 * 1024 * 1024

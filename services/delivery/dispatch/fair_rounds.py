@@ -48,7 +48,7 @@ SHARES: Final = (50, 20, 20, 10)
 _CREDIT_MAX_S, _DEBT_MAX_S = 1.0, 60.0
 _DEBTOR_EVERY = 8
 _ONLY_LANE_PARTS = 8
-# A start takes a free place and adds to what the consumer has under way.
+# A start takes a free place, and the consumer has one more attempt under way.
 _TAKEN_BY_A_START = 2
 UNRECORDED_RESERVE: Final = 200
 """How many of the attempts that may be unrecorded are for consumers that have few of them."""

@@ -78,7 +78,7 @@ class LedgerFallback:
         return {state: about for state, about in (totals or {}).items() if listing.state in {None, state}}
 
     async def _read(self, number: int, scope: Scope, read: Callable[[LedgerReader], Awaitable[_Result]]) -> _Result | None:
-        """Return what a file has; None if it cannot be read. Raises `Failure` OVERLOADED if too many reads of the scope wait."""
+        """Return the answer of a file; None if it cannot be read. Raises `Failure` OVERLOADED if too many reads of the scope wait."""
         path = ledger_file(self._database, number)
         try:
             async with (

@@ -172,7 +172,7 @@ def test_the_next_start_finishes_what_a_killed_process_left(database: Path, poin
 
 
 def test_a_former_file_that_gets_a_worker_again_follows_the_log_of_the_others_and_keeps_no_old_copies(database: Path) -> None:
-    """Meanwhile a repair may have let the others follow another log, in which other events have the positions of the old copies."""
+    """A repair may have let the others follow another log meanwhile. There, other events have the positions of the old copies."""
     ensure_cut(database, 2)
     former = ledger_file(database, 1)
     finish_in(former, 70)
@@ -191,7 +191,7 @@ def test_a_former_file_that_gets_a_worker_again_follows_the_log_of_the_others_an
 
 
 def test_a_worker_that_starts_again_alone_needs_the_ledger_that_it_had(database: Path, tmp_path: Path) -> None:
-    """With an empty ledger it would deliver again, or nothing at all; and the file of another number of workers has other slots."""
+    """With an empty ledger it would deliver events again, or none. A file for another number of workers has other slots."""
     assert ensure_cut(database, 2) == [owned_file(database, number, 2) for number in range(2)]
     own = ledger_file(database, 1)
     with pytest.raises(StartError, match=f"{own} was removed or replaced while its service ran"):

@@ -19,7 +19,7 @@ EAGER, OTHER = (parse_scope(f"con_{digit * 32}") for digit in "1a")
 
 
 class SlowFile:
-    """A file that answers one consumer only once it may."""
+    """A file whose answers to one consumer wait until the test lets them go."""
 
     def __init__(self) -> None:
         self.may_answer = asyncio.Event()

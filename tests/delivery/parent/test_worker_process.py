@@ -1,4 +1,4 @@
-"""Worker process: what a worker is told when it starts, and what its parent says when it cannot start again."""
+"""Worker process: the environment that a worker starts with, and what its parent logs if it cannot start again."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
